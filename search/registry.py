@@ -1,0 +1,29 @@
+"""The one mmengine scope of this project: configs say ``type='search.CellNet'``.
+
+mmengine imports this module by the scope's name, and each registry imports its ``locations`` at the first look-up, so a
+config of mmdet, mmseg or our own needs no ``custom_imports`` for what is listed here.
+"""
+
+from mmengine import registry as mm
+
+SCOPE = "search"
+_CLASSIFICATION = "tasks.classification"
+
+
+def _child(parent: mm.Registry, *locations: str) -> mm.Registry:
+    return mm.Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
+
+
+MODELS = _child(mm.MODELS, "backbones", _CLASSIFICATION)
+DATASETS = _child(mm.DATASETS, _CLASSIFICATION)
+TRANSFORMS = _child(mm.TRANSFORMS, _CLASSIFICATION)
+METRICS = _child(mm.METRICS, _CLASSIFICATION)
+HOOKS = _child(mm.HOOKS, "search.engine")
+LOOPS = _child(mm.LOOPS, "search.engine")
+RUNNERS = _child(mm.RUNNERS, "search.engine")
+DATA_SAMPLERS = _child(mm.DATA_SAMPLERS, "search.engine")
+
+# search strategies; mmengine's registry of the same word is about how a model is spread over devices
+STRATEGIES = mm.Registry("search strategy", scope=SCOPE, locations=["search.engine"])
+# task adapters: how a task's config becomes data sets, splits and an input size
+TASKS = mm.Registry("task", scope=SCOPE, locations=[_CLASSIFICATION])
