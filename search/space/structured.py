@@ -1,0 +1,271 @@
+"""The choices whose value is a tuple: a subset, an order, a path. See choice.py for the words used."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+from search.space.choice import Choice, Option, Token, Value, When, frozen, position, same
+
+
+class _Stepped(Choice):
+    """A choice whose values are counted and numbered over its steps; every state after the last step may end it."""
+
+    @cached_property
+    def _ways(self) -> list[dict[Hashable, int]]:
+        """For each step and local state, the number of ways to finish."""
+        reached: list[dict[Hashable, int]] = [{None: 0}]
+        for step in range(self.length):
+            reached.append({after: 1 for local in reached[step] for _, after in self.follow(step, local)})
+        for step in reversed(range(self.length)):
+            for local in reached[step]:
+                reached[step][local] = sum(reached[step + 1][after] for _, after in self.follow(step, local))
+        return reached
+
+    @property
+    def count(self) -> int:
+        return self._ways[0][None]
+
+    def at(self, index: int) -> Value:
+        assert 0 <= index < self.count, index
+        tokens: list[Token | None] = []
+        local: Hashable = None
+        for step in range(self.length):
+            for token, after in self.follow(step, local):
+                ways = self._ways[step + 1][after]
+                if index < ways:
+                    tokens.append(token)
+                    local = after
+                    break
+                index -= ways
+        return self.build(tokens)
+
+
+@dataclass(frozen=True)
+class SomeOf(_Stepped):
+    """A subset, such as the inputs a node keeps. Value: the chosen options as a tuple, in the order of `options`.
+
+    k is the number to choose, or (fewest, most). A small step: one option exchanged, added or dropped.
+    """
+
+    name: str
+    options: tuple[Option, ...]
+    k: int | tuple[int, int]
+    when: When = ()
+
+    def _check(self) -> None:
+        self._check_options("options", self.options)
+        k = self.k if isinstance(self.k, tuple) else (self.k, self.k)
+        if len(k) != 2 or not all(type(n) is int for n in k) or not 0 <= k[0] <= k[1] <= len(self.options):
+            raise self._refuse(
+                f"k={self.k!r} must be a number, or (fewest, most), from 0 to its {len(self.options)} options"
+            )
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The fewest and the most options a value holds."""
+        return self.k if isinstance(self.k, tuple) else (self.k, self.k)
+
+    @property
+    def decodable(self) -> tuple[Option, ...]:
+        """All its options."""
+        return self.options
+
+    @property
+    def length(self) -> int:
+        return len(self.options)
+
+    def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
+        held = local if isinstance(local, int) else 0
+        fewest, most = self.bounds
+        if held < most:
+            yield self.options[step], held + 1
+        if held + self.length - step - 1 >= fewest:
+            yield None, held
+
+    def build(self, tokens: Sequence[Token | None]) -> Value:
+        return tuple(token for token in tokens if token is not None and not isinstance(token, tuple))
+
+    def contains(self, value: object) -> bool:
+        fewest, most = self.bounds
+        if not isinstance(value, tuple) or not fewest <= len(value) <= most:
+            return False
+        found = [position(self.options, v) for v in value]
+        return all(
+            b is not None and a is not None and a < b for a, b in zip([-1, *found], found, strict=False)
+        )
+
+    def normal(self, value: Any) -> Any:
+        """The value in the order of `options`; unchanged where an option is foreign."""
+        value = frozen(value)
+        if not isinstance(value, tuple) or any(position(self.options, v) is None for v in value):
+            return value
+        return tuple(sorted(value, key=lambda v: position(self.options, v) or 0))
+
+    def neighbours(self, value: Any) -> list[Value]:
+        held = [position(self.options, v) for v in value]
+        spare = [i for i in range(len(self.options)) if i not in held]
+        exchanged = [[j for j in held if j != i] + [new] for i in held for new in spare]
+        dropped = [[j for j in held if j != i] for i in held]
+        added = [[*held, new] for new in spare]
+        changed = [tuple(self.options[i] for i in sorted(new)) for new in exchanged + dropped + added]  # type: ignore
+        return [new for new in changed if self.contains(new)]
+
+    def tokens(self, value: Any) -> tuple[Token, ...]:
+        return tuple(value)
+
+    def step_of(self, token: object) -> int | None:
+        return position(self.options, token)
+
+    def describe(self) -> str:
+        fewest, most = self.bounds
+        number = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        return f"{number} of " + ", ".join(map(repr, self.options))
+
+
+@dataclass(frozen=True)
+class Order(Choice):
+    """A permutation, such as which output level each merging cell makes. Value: the items as a tuple, in their new order.
+
+    It activates nothing: no `when` may name it. A small step: two items change places.
+    """
+
+    name: str
+    items: tuple[Option, ...]
+    when: When = ()
+
+    def _check(self) -> None:
+        self._check_options("items", self.items)
+
+    @property
+    def count(self) -> int:
+        return math.factorial(len(self.items))
+
+    def at(self, index: int) -> Value:
+        assert 0 <= index < self.count, index
+        left, value = list(self.items), []
+        while left:
+            first, index = divmod(index, math.factorial(len(left) - 1))
+            value.append(left.pop(first))
+        return tuple(value)
+
+    def contains(self, value: object) -> bool:
+        if not isinstance(value, tuple) or len(value) != len(self.items):
+            return False
+        return {position(self.items, v) for v in value} == set(range(len(self.items)))
+
+    def neighbours(self, value: Any) -> list[Value]:
+        changed = []
+        for i, j in combinations(range(len(value)), 2):
+            new = list(value)
+            new[i], new[j] = new[j], new[i]
+            changed.append(tuple(new))
+        return list(changed)
+
+    def tokens(self, value: Any) -> tuple[Token, ...]:
+        return ()
+
+    def step_of(self, token: object) -> int | None:
+        return None
+
+    @property
+    def length(self) -> int:
+        return 0
+
+    def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
+        return ()
+
+    def build(self, tokens: Sequence[Token | None]) -> Value:
+        raise AssertionError("an order is numbered whole, never built in steps")
+
+    def describe(self) -> str:
+        return "an order of " + ", ".join(map(repr, self.items))
+
+
+@dataclass(frozen=True)
+class Walk(_Stepped):
+    """A path in a layered graph, such as the resolution of each layer. Value: the state of each layer as a tuple.
+
+    moves: (state, (next states, ...)) pairs, also accepted as a mapping; start: the states layer 0 may have.
+    Its tokens are (layer, state) pairs, layers counted from 0. A small step: another state at one layer.
+    """
+
+    name: str
+    layers: int
+    moves: tuple[tuple[Option, tuple[Option, ...]], ...]
+    start: tuple[Option, ...]
+    when: When = ()
+
+    def _check(self) -> None:
+        if type(self.layers) is not int or self.layers < 1:
+            raise self._refuse(f"layers={self.layers!r} must be a whole number of at least 1")
+        if isinstance(self.moves, Mapping):
+            object.__setattr__(self, "moves", frozen(list(self.moves.items())))
+        if not isinstance(self.moves, tuple) or not all(
+            isinstance(m, tuple) and len(m) == 2 for m in self.moves
+        ):
+            raise self._refuse("moves must list (state, (next states, ...)) pairs")
+        self._check_options("moves", self.states)
+        self._check_options("start", self.start)
+        for state, following in self.moves:
+            if following:
+                self._check_options(f"moves from {state!r}", following)
+        for state in (*self.start, *(after for _, following in self.moves for after in following)):
+            if position(self.states, state) is None:
+                raise self._refuse(f"state {state!r} is used, but moves does not say what follows it")
+        if self.count == 0:
+            raise self._refuse(f"no path has {self.layers} layers")
+
+    @cached_property
+    def states(self) -> tuple[Option, ...]:
+        """The states, in the order of `moves`."""
+        return tuple(state for state, _ in self.moves)
+
+    def after(self, state: Option) -> tuple[Option, ...]:
+        """The states that may follow this one."""
+        i = position(self.states, state)
+        return () if i is None else self.moves[i][1]
+
+    @property
+    def length(self) -> int:
+        return self.layers
+
+    def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
+        states = self.start if local is None else self.after(local)  # type: ignore[arg-type]
+        return (((step, state), state) for state in states)
+
+    def build(self, tokens: Sequence[Token | None]) -> Value:
+        return tuple(token[1] for token in tokens if isinstance(token, tuple))
+
+    def contains(self, value: object) -> bool:
+        if (
+            not isinstance(value, tuple)
+            or len(value) != self.layers
+            or position(self.start, value[0]) is None
+        ):
+            return False
+        return all(position(self.after(a), b) is not None for a, b in zip(value, value[1:], strict=False))
+
+    def neighbours(self, value: Any) -> list[Value]:
+        changed = [
+            (*value[:i], state, *value[i + 1 :])
+            for i in range(self.layers)
+            for state in self.states
+            if not same(state, value[i])
+        ]
+        return [new for new in changed if self.contains(new)]
+
+    def tokens(self, value: Any) -> tuple[Token, ...]:
+        return tuple(enumerate(value))
+
+    def step_of(self, token: object) -> int | None:
+        if not isinstance(token, tuple) or len(token) != 2 or type(token[0]) is not int:
+            return None
+        return (
+            token[0] if 0 <= token[0] < self.layers and position(self.states, token[1]) is not None else None
+        )
+
+    def describe(self) -> str:
+        return f"a path of {self.layers} layers that begins at " + " or ".join(map(repr, self.start))
