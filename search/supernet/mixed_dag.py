@@ -1,0 +1,113 @@
+"""The structure DARTS cells, Auto-DeepLab cells and Auto-FPN share: states, mixed edges, a node sums its inputs.
+
+Shapes: B batch, C channels of every state, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+from torchvision.ops import stochastic_depth
+
+from search.supernet import partial
+from search.supernet.mixed import MixedOp
+from search.supernet.pick import Pick
+
+# makes one candidate: (channels, stride) -> module
+Candidate = Callable[[int, int], nn.Module]
+
+
+class MixedDag(nn.Module):
+    """Directed acyclic graph of mixed edges (DARTS, arXiv 1806.09055, section 2.1), run edge by edge: the reference plan.
+
+    States 0 .. inputs-1 are given; node j (numbered on from there) sums an edge from every earlier state, or, in the narrow
+    build, from the `keep` states its choice ``<name>/n<j>/inputs`` names. The operation on an edge is the choice
+    ``<name>/n<j><-<i>``, active where i is kept. Edges that leave a given state have `stride`.
+
+    With `partial_channels` K > 1 an edge's candidates see C/K channels only (see `partial`). If the inputs' choice has
+    logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2).
+
+    Raises ValueError where C isn't divisible by K, or K > 1 in the narrow build, which always uses all channels.
+    """
+
+    def __init__(
+        self,
+        pick: Pick,
+        name: str,
+        candidates: Mapping[str, Candidate],
+        *,
+        channels: int,
+        inputs: int = 2,
+        nodes: int = 4,
+        keep: int = 2,
+        stride: int = 1,
+        relax_only: tuple[str, ...] = ("none",),
+        partial_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        if channels % partial_channels:
+            raise ValueError(f"{channels} channels can't be split in partial_channels={partial_channels} equal parts")
+        if partial_channels > 1 and not pick.wide:
+            raise ValueError(f"partial_channels={partial_channels} is for searching: a derived network uses all channels (1)")
+        self.name = name
+        self.inputs = inputs
+        self.nodes = nodes
+        self.stride = stride
+        self.partial_channels = partial_channels
+        self.gates = pick.gates()
+        self.drop_path = 0.0
+        # sources[j - inputs]: the states node j may read, in the order of its choice's options
+        self.sources: list[tuple[int, ...]] = []
+        self.edges = nn.ModuleDict()
+        for node in range(inputs, inputs + nodes):
+            sources = tuple(range(node))
+            kept = pick.subset(self._inputs_choice(node), sources, keep)
+            self.sources.append(sources if pick.wide else kept)
+            for source in sources:
+                edge_stride = self._stride(source)
+                op = pick.op(
+                    f"{name}/n{node}<-{source}",
+                    {o: _bind(make, channels // partial_channels, edge_stride) for o, make in candidates.items()},
+                    when=[(self._inputs_choice(node), source)],
+                    relax_only=relax_only,
+                )
+                if op is not None:
+                    self.edges[f"n{node}<-{source}"] = op
+
+    def forward(self, *given: Tensor) -> list[Tensor]:
+        """`inputs` tensors [B, C, H, W] -> the nodes' states, each [B, C, H / stride, W / stride]."""
+        assert len(given) == self.inputs
+        states = list(given)
+        for node in range(self.inputs, self.inputs + self.nodes):
+            sources = self.sources[node - self.inputs]
+            values, active = (None, range(len(sources))) if self.gates is None else self.gates[self._inputs_choice(node)]
+            total = None
+            for i in active:
+                y = self._edge(node, sources[i], states[sources[i]])
+                if values is not None:
+                    y = values[i] * y
+                total = y if total is None else total + y
+            assert total is not None, f"node {node} of {self.name} has no active input"
+            states.append(total)
+        return states[self.inputs :]
+
+    def _edge(self, node: int, source: int, x: Tensor) -> Tensor:
+        edge: MixedOp = self.edges[f"n{node}<-{source}"]
+        if self.partial_channels > 1:
+            taken, rest = partial.split(x, self.partial_channels)
+            return partial.join(edge(taken), rest, self.partial_channels, self._stride(source))
+        y = edge(x)
+        if self.training and self.drop_path > 0 and self.gates is None and not isinstance(edge.only, nn.Identity):
+            y = stochastic_depth(y, self.drop_path, mode="row")
+        return y
+
+    def _stride(self, source: int) -> int:
+        return self.stride if source < self.inputs else 1
+
+    def _inputs_choice(self, node: int) -> str:
+        return f"{self.name}/n{node}/inputs"
+
+
+def _bind(make: Candidate, channels: int, stride: int) -> Callable[[], nn.Module]:
+    return lambda: make(channels, stride)

@@ -1,0 +1,32 @@
+"""Partial channels (PC-DARTS, arXiv 1907.05737, section 3.1): only 1/K of a state's channels pass through an edge's candidates.
+
+Which channels: the paper samples a mask at random; its official code (train_search.py / model_search.py) takes the first C/K
+channels, always, and shuffles the channels of the edge's result in K groups, so that later edges see other ones. We do what
+the code does: a random mask has no fixed weights per channel and the published results come from the code. At stride 2 the
+untouched channels are max-pooled 2x2; we round odd sizes up, like the stride-2 candidates, where the code fails.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """[B, C, H, W] -> the first C/k channels and the rest."""
+    taken = x.shape[1] // k
+    return x[:, :taken], x[:, taken:]
+
+
+def join(mixed: Tensor, rest: Tensor, k: int, stride: int) -> Tensor:
+    """Put the mixed channels [B, C/k, H', W'] and the untouched ones [B, C - C/k, H, W] together and shuffle: [B, C, H', W']."""
+    if stride == 2:
+        rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
+    return shuffle(torch.cat((mixed, rest), dim=1), k)
+
+
+def shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave `groups` groups of channels: channel g * (C / groups) + i moves to i * groups + g. [B, C, H, W] -> same."""
+    b, c, h, w = x.shape
+    return x.view(b, groups, c // groups, h, w).transpose(1, 2).reshape(b, c, h, w)

@@ -1,0 +1,189 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from backbones import CellNet
+from backbones.cell_net import AuxiliaryHead
+from backbones.genotype import from_genotype, to_genotype
+from search.space import load
+from search.supernet import ArchParams, Relax, building, record
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted([*(ROOT / "backbones/archs").glob("*.json"), *(ROOT / "tests/data/archs").glob("*.json")])
+
+
+def networks():
+    for path in FILES:
+        for name, network in load(path).provenance["networks"].items():
+            yield pytest.param(path, network, id=f"{path.stem}-{name}")
+
+
+def macs(model, size):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.to("meta").eval()(torch.empty(1, 3, *size, device="meta"))
+    return counter.get_total_flops() // 2
+
+
+class Whole(nn.Module):
+    def __init__(self, path, network):
+        super().__init__()
+        self.backbone = CellNet(**network["backbone"], arch=path)
+        self.classifier = nn.Linear(self.backbone.out_channels[-1], network["num_classes"])
+
+    def forward(self, x):
+        return self.classifier(self.backbone(x)[-1].mean((2, 3)))
+
+
+@pytest.mark.parametrize(("path", "network"), networks())
+def test_published_cells_give_the_independent_counts(path, network):
+    with torch.device("meta"):
+        model = Whole(path, network)
+    params = sum(p.numel() for p in model.parameters())
+    check = network["check"]
+    assert f"{params / 1e6:.4f}" == f"{check['params_m']:.4f}"
+    assert f"{macs(model, network['input_size']) / 1e6:.2f}" == f"{check['macs_m']:.2f}"
+
+
+# (kernel, dilation, how many) of the depthwise convolutions each operation must hold, and what else tells it
+EXPECTED = {
+    "sep_conv_3x3": [(3, 1), (3, 1)],
+    "sep_conv_5x5": [(5, 1), (5, 1)],
+    "dil_conv_3x3": [(3, 2)],
+    "dil_conv_5x5": [(5, 2)],
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_built_edges_operations_and_strides_equal_the_genotype(path):
+    file = load(path)
+    genotype = file.provenance["genotype"]
+    network = next(iter(file.provenance["networks"].values()))["backbone"]
+    with torch.device("meta"):
+        model = CellNet(**network, arch=path)
+    for i, cell in enumerate(model.cells):
+        reduction = i in (network["layers"] // 3, 2 * network["layers"] // 3)
+        rows = genotype["reduce" if reduction else "normal"]
+        expected = {f"n{2 + k // 2}<-{source}": op for k, (op, source) in enumerate(rows)}
+        assert {edge: next(iter(m.ops)) for edge, m in cell.dag.edges.items()} == expected
+        for edge, mixed in cell.dag.edges.items():
+            stride = 2 if reduction and int(edge.split("<-")[1]) < 2 else 1
+            convs = [m for m in mixed.modules() if isinstance(m, nn.Conv2d)]
+            name = expected[edge]
+            if name in EXPECTED:
+                depthwise = [m for m in convs if m.groups > 1]
+                assert [(m.kernel_size[0], m.dilation[0]) for m in depthwise] == EXPECTED[name]
+                assert [m.stride[0] for m in depthwise] == [stride] + [1] * (len(depthwise) - 1)
+            elif name == "skip_connect":
+                assert [m.stride[0] for m in convs] == ([2, 2] if stride == 2 else [])
+            else:
+                kind = nn.MaxPool2d if name == "max_pool_3x3" else nn.AvgPool2d
+                assert isinstance(mixed.only, kind) and mixed.only.stride == stride and not convs
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_genotype_round_trip(path):
+    file = load(path)
+    arch = file.parts["backbone"].architecture
+    genotype = file.provenance["genotype"]
+    assert from_genotype(genotype) == arch
+    text = f"Genotype(normal={[tuple(e) for e in genotype['normal']]}, normal_concat=range(2, 6), reduce={genotype['reduce']}, reduce_concat=[2, 3, 4, 5])"
+    assert from_genotype(text) == arch
+    assert from_genotype(to_genotype(arch)) == arch
+    # what we hold is JSON alone
+    json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("__import__('os').system('true')", "not a genotype"),
+        ({"normal": []}, "reduce"),
+        ({"normal": [("skip_connect", 0), ("skip_connect", 0)], "reduce": []}, "different earlier states"),
+        ({"normal": [("skip_connect", 0), ("skip_connect", 2)], "reduce": []}, "different earlier states"),
+        ({"normal": [("skip_connect", 0)], "reduce": []}, "edges"),
+    ],
+)
+def test_what_is_no_genotype_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        from_genotype(text)
+
+
+def test_pc_darts_supernet_has_the_official_parameter_count():
+    def build():
+        return CellNet(channels=16, layers=8, affine=False, partial=4)
+
+    params = ArchParams(record(build).space, edge_logits=True)
+    with building(Relax(params)), torch.device("meta"):
+        model = build()
+    count = sum(p.numel() for p in model.parameters()) + model.out_channels[-1] * 10 + 10
+    assert count == 299_578
+    assert sum(p.numel() for p in params.parameters()) == 2 * (14 * 8 + 14)
+
+
+@pytest.mark.parametrize(("stem", "channels", "classes", "published"), [("cifar", 36, 10, 0.4764), ("imagenet", 48, 1000, 1.2608)])
+def test_auxiliary_head_has_the_published_size(stem, channels, classes, published):
+    head = AuxiliaryHead(4 * 4 * channels, classes, stem)
+    assert f"{sum(p.numel() for p in head.parameters()) / 1e6:.4f}" == f"{published:.4f}"
+    assert head(torch.randn(2, 16 * channels, *((8, 8) if stem == "cifar" else (7, 7)))).shape == (2, classes)
+
+
+def sample():
+    return record(lambda: CellNet(channels=4, layers=5)).space.sample(random.Random(0))
+
+
+def test_features_are_what_feature_info_says():
+    for stem, size in (("cifar", 32), ("imagenet", 128)):
+        model = CellNet(channels=4, layers=5, stem=stem, out_indices=(0, 1, 2, 3), arch=sample())
+        maps = model(torch.randn(1, 3, size, size))
+        assert [m.shape[1] for m in maps] == list(model.out_channels)
+        assert [size // m.shape[2] for m in maps] == list(model.out_strides)
+    assert model.out_strides == (4, 8, 16, 32)
+
+
+def test_auxiliary_logits_in_training_only_and_not_inherited():
+    model = CellNet(channels=4, layers=3, auxiliary=True, num_classes=7, arch=sample())
+    x = torch.randn(2, 3, 32, 32)
+    model.train()(x)
+    assert model.aux_logits.shape == (2, 7)
+    model.eval()(x)
+    assert model.aux_logits is None
+    names = set(model.without_counterpart())
+    assert "auxiliary.conv1.weight" in names and names <= set(model.state_dict())
+
+
+def test_drop_path_grows_with_progress_and_spares_identities():
+    arch = dict(sample())
+    arch |= {n: "skip_connect" for n in arch if "<-" in n}
+    model = CellNet(channels=4, layers=1, reductions=(), drop_path=0.9, arch=arch).train()
+    x = torch.randn(4, 3, 8, 8)
+    model.set_progress(1.0)
+    assert model.cells[0].dag.drop_path == 0.9
+    y = [model(x)[0] for _ in range(2)]
+    assert torch.equal(*y)
+    arch |= {n: "sep_conv_3x3" for n in arch if "<-" in n}
+    model = CellNet(channels=4, layers=1, reductions=(), drop_path=0.5, arch=arch).train()
+    assert torch.equal(model(x)[0], model(x)[0])
+    model.set_progress(1.0)
+    assert not torch.equal(model(x)[0], model(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        (dict(stem="vit"), "vit"),
+        (dict(auxiliary=True), "num_classes"),
+        (dict(drop_path=1.0), "drop_path=1.0"),
+        (dict(reductions=(3, 1)), "reductions"),
+        (dict(out_indices=(7,)), "levels 0 to 3"),
+        (dict(partial=3), "partial_channels=3"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(kwargs, says):
+    with pytest.raises(ValueError, match=says):
+        CellNet(channels=4, layers=5, arch=sample(), **kwargs)
