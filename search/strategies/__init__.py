@@ -1,0 +1,29 @@
+"""Search strategies: closures, spaces and numbers in, architectures out; no model class, nothing of mm."""
+
+from search.strategies.bilevel import Bilevel, FirstOrder, Unrolled
+from search.strategies.darts import DARTS
+from search.strategies.gradient import GradientStrategy
+from search.strategies.pc_darts import PCDARTS
+from search.strategies.random_search import Exhausted, RandomSearch, Trial, random_architectures
+from search.strategies.table import AskTell, Table, nas_bench_macro, regret_curve
+from search.strategies.virtual_sgd import check_sgd, learning_rates, virtual_sgd
+
+__all__ = [
+    "DARTS",
+    "PCDARTS",
+    "AskTell",
+    "Bilevel",
+    "Exhausted",
+    "FirstOrder",
+    "GradientStrategy",
+    "RandomSearch",
+    "Table",
+    "Trial",
+    "Unrolled",
+    "check_sgd",
+    "learning_rates",
+    "nas_bench_macro",
+    "random_architectures",
+    "regret_curve",
+    "virtual_sgd",
+]

@@ -1,0 +1,109 @@
+import pytest
+import torch
+from torch import nn
+
+from search.cost import count, count_params
+
+
+def small():
+    # 3 -> 8 at 16x16 stride 2 on 32x32; depthwise 8; linear 8 -> 5
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=True),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 5, padding=2, groups=8, bias=False),
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
+PARAMS = 3 * 8 * 9 + 8 + 16 + 8 * 25 + 8 * 5 + 5
+MACS = 16 * 16 * 8 * 3 * 9 + 16 * 16 * 8 * 25 + 8 * 5
+
+
+@pytest.mark.parametrize("model", [small, small()], ids=["builder", "built"])
+def test_by_hand(model):
+    cost = count(model, (3, 32, 32))
+    assert (cost.params, cost.macs) == (PARAMS, MACS)
+    assert (cost.input_size, cost.convention) == ((3, 32, 32), "macs")
+
+
+def test_legacy_convention_by_hand():
+    # batch norm 2 and ReLU 1 on 8x16x16, max pool 2 on 8x8x8, average pool 3 on 8x4x4; the adaptive pool
+    # isn't counted
+    extra = 3 * 8 * 256 + 2 * 8 * 64 + 3 * 8 * 16
+    assert count(small, (3, 32, 32), convention="thop-legacy").macs == MACS + extra
+
+
+class WithAuxiliary(nn.Module):
+    class Head(nn.Linear):
+        auxiliary_head = True
+
+    def __init__(self, always):
+        super().__init__()
+        self.body, self.always = nn.Conv2d(3, 4, 1), always
+        self.aux = self.Head(4, 7)
+        self.shared = nn.Linear(4, 2)
+        self.again = self.shared
+
+    def forward(self, x):
+        y = self.body(x).mean((2, 3))
+        if self.training or self.always:
+            self.aux(y)
+        return self.again(self.shared(y).repeat(1, 2))
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_auxiliary_heads_are_not_counted_and_shared_parameters_once(always):
+    model = WithAuxiliary(always).train()
+    cost = count(model, (3, 2, 2))
+    assert cost.params == count_params(model) == 3 * 4 + 4 + 4 * 2 + 2
+    assert cost.macs == 2 * 2 * 3 * 4 + 2 * 4 * 2
+
+
+def test_the_model_is_left_alone():
+    model = small().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    count(model, (3, 32, 32))
+    assert model.training
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert torch.equal(rng, torch.get_rng_state())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_fused_attention_is_counted():
+    # 4 projections of 16x16 for 10 tokens and two products 10x10x16
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, x):
+            tokens = x.flatten(2).transpose(1, 2)
+            return self.attention(tokens, tokens, tokens, need_weights=False)[0]
+
+    assert count(Attention(), (16, 2, 5)).macs == 4 * 10 * 16 * 16 + 2 * 10 * 10 * 16
+
+
+def test_drop_path_schedules_read_by_item_build():
+    def build():
+        rates = [x.item() for x in torch.linspace(0, 0.1, 3)]
+        return nn.Sequential(*(nn.Sequential(nn.Conv2d(3, 3, 1), nn.Dropout(rate)) for rate in rates))
+
+    assert count(build, (3, 4, 4)).macs == 3 * 9 * 16
+
+
+def test_another_forward_and_double_precision():
+    model = nn.ModuleDict({"a": nn.Conv2d(3, 2, 1), "b": nn.Conv2d(3, 4, 1)}).double()
+    assert count(model, (3, 5, 5), forward=lambda m, x: m["b"](x)).macs == 25 * 12
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="madds"):
+        count(small, (3, 32, 32), convention="madds")
+    with pytest.raises(ValueError, match="32"):
+        count(small, (32, 32))
