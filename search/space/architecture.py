@@ -8,9 +8,9 @@ from search.space.choice import Value, frozen
 
 
 class Architecture(Mapping[str, Value]):
-    """An immutable mapping from choice name to value; equal and hashed by content, whatever the order of names.
+    """An immutable mapping from choice name to value, equal and hashed by content in any order.
 
-    Lists are turned into tuples, so that what JSON gives back is equal to what was written. Anything but strings,
+    Lists are turned into tuples, so that what JSON gives back equals what was written. Anything but strings,
     finite numbers, booleans and tuples of them raises ValueError.
     """
 
@@ -46,7 +46,7 @@ class Architecture(Mapping[str, Value]):
         return f"Architecture({self._choices!r})"
 
     def diff(self, other: "Architecture") -> str:
-        """A line for each name that differs, '-' for what this one has and '+' for the other; empty when equal."""
+        """A line for each value that differs, '-' for this one and '+' for the other; empty when equal."""
         lines = []
         for name in sorted({*self, *other}):
             if name in self and name in other and self[name] == other[name]:

@@ -5,6 +5,7 @@ Words used in this folder:
     value    what an architecture holds for a choice: an option, or a tuple of options (see each class)
     token    what another choice's `when` may name: an option, or (layer, state) for a walk
 """
+# ruff: noqa: D102 -- the methods of each kind are documented once, in Choice
 
 import math
 from abc import ABC, abstractmethod
@@ -39,9 +40,10 @@ def position(options: Sequence[Any], value: object) -> int | None:
 class Choice(ABC):
     """What every kind of choice answers.
 
-    `when` lists (earlier choice, token) pairs, any of which activates this choice; without pairs it is always active.
-    `Space` counts without listing values, so a choice is also read in `length` steps: `follow(step, local)` gives
-    the (token or None, next local state) that may follow, and `build` makes the value of one token a step.
+    `when` lists (earlier choice, token) pairs, any of which activates this choice; without pairs it always
+    is active. `Space` counts without listing values, so a choice is also read in `length` steps:
+    `follow(step, local)` gives the (token or None, next local state) that may follow, and `build` makes the
+    value of one token a step.
     """
 
     name: str
@@ -234,7 +236,7 @@ class OneOf(_Single):
 
 @dataclass(frozen=True)
 class Ordinal(_Single):
-    """One of ordered options, such as widths. Value: the option. A small step: the next one down or up the list."""
+    """One of ordered options, such as widths. Value: the option. A small step: the next one up or down."""
 
     name: str
     options: tuple[Option, ...]

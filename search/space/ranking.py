@@ -1,12 +1,13 @@
 """Counting and numbering: a one-to-one map from 0 ... size-1 to the assignments of a group of choices.
 
-Nothing is listed. The group's choices are read in order, step by step; what has to be remembered between steps is
-which later choices are already active. Two facts keep that small:
-- A choice whose whole subtree depends on nothing else (a *unit*) is numbered on its own: it multiplies the ways by its
-  size at the step that first activates it, and is remembered only while a later step could activate it again.
+Nothing is listed. The group's choices are read in order, step by step; what has to be remembered between
+steps is which later choices are already active. Two facts keep that small:
+- A choice whose whole subtree depends on nothing else (a *unit*) is numbered on its own: it multiplies the
+  ways by its size at the step that first activates it, and is remembered only while a later step could do
+  so again.
 - Groups that share no `when` multiply (`groups`).
-So spaces of 10^18 cells, or paths of many layers, are counted at once; only choices that share children across
-interleaved parents make the table grow.
+So 10^18 cells, or paths of many layers, are counted at once. The table grows only where many choices, each
+with several parents, are open at the same time.
 """
 
 import math
@@ -49,7 +50,7 @@ _START = _State(None, frozenset())
 
 
 class Ranking:
-    """Numbers the assignments of `choices` (parents first). `root`, or else each choice without `when`, is active."""
+    """Numbers the assignments of `choices` (parents first); `root`, or every choice without `when`, is on."""
 
     def __init__(self, choices: Sequence[Choice], root: str | None = None) -> None:
         self._choices = {choice.name: choice for choice in choices}
@@ -106,7 +107,7 @@ class Ranking:
         return last
 
     def _tables(self) -> tuple[list[dict[_State, list[_Arc]]], list[dict[_State, int]]]:
-        """For each level and each state that can be met there: what may follow, and the number of ways to finish."""
+        """For each level and each state met there: what may follow, and the number of ways to finish."""
         arcs: list[dict[_State, list[_Arc]]] = []
         met: set[_State] = {_START}
         for level in range(len(self._levels)):

@@ -17,9 +17,9 @@ from search.space.structured import SomeOf, Walk
 class Space:
     """What may be chosen. `when` of a choice names earlier choices only.
 
-    Its architectures are the *canonical* ones: a value for every active choice and for no other. `size`, `at` and
-    `sample` count and draw exactly these. Raises ValueError for a name used twice, a `when` that names a later or
-    unknown choice, or an option that its choice does not have.
+    Its architectures are the *canonical* ones: a value for every active choice and for no other. `size`, `at`
+    and `sample` count and draw exactly these. Raises ValueError for a name used twice, and for a `when` that
+    names a later or unknown choice, or an option which that choice does not have.
     """
 
     def __init__(self, name: str, choices: Sequence[Choice]) -> None:
@@ -35,7 +35,7 @@ class Space:
                     )
                 if self._choices[parent].step_of(token) is None:
                     raise ValueError(
-                        f"choice {choice.name!r} depends on option {token!r} of {parent!r}, which has no such option"
+                        f"choice {choice.name!r} depends on {token!r} of {parent!r}, which has no such option"
                     )
             self._choices[choice.name] = choice
 
@@ -92,41 +92,46 @@ class Space:
         """Every architecture once, by number."""
         return (self.at(index) for index in range(self.size))
 
-    def _is_active(self, choice: Choice, tokens: Mapping[str, Sequence[Any]]) -> bool:
+    def is_active(self, choice: Choice, earlier: Mapping[str, Any]) -> bool:
+        """Whether the values of earlier choices (active ones only) activate this choice."""
         return not choice.when or any(
-            position(tokens.get(parent, ()), token) is not None for parent, token in choice.when
+            parent in earlier and position(self[parent].tokens(earlier[parent]), token) is not None
+            for parent, token in choice.when
         )
 
     def active(self, choices: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the choices that these values make active, in order (ValueError where one has no value)."""
-        tokens: dict[str, Sequence[Any]] = {}
+        """The names of the choices these values make active, in order.
+
+        Raises ValueError where an active choice has no value, or one that is not allowed.
+        """
+        return tuple(self._active_values(choices))
+
+    def _active_values(self, choices: Mapping[str, Any]) -> dict[str, Value]:
+        found: dict[str, Value] = {}
         for choice in self:
-            if not self._is_active(choice, tokens):
-                continue
-            if choice.name not in choices:
-                raise ValueError(
-                    f"choice {choice.name!r} is active, but has no value; give {choice.describe()}"
-                )
-            value = choice.normal(choices[choice.name])
-            self._check_value(choice, value)
-            tokens[choice.name] = choice.tokens(value)
-        return tuple(tokens)
+            if self.is_active(choice, found):
+                self._check_given(choice, choices)
+                value = choice.normal(choices[choice.name])
+                self._check_value(choice, value)
+                found[choice.name] = value
+        return found
+
+    def _check_given(self, choice: Choice, choices: Mapping[str, Any]) -> None:
+        if choice.name not in choices:
+            raise ValueError(f"choice {choice.name!r} is active, but has no value; give {choice.describe()}")
 
     def _check_value(self, choice: Choice, value: object) -> None:
         if not choice.contains(value):
             raise ValueError(f"choice {choice.name!r} is {value!r}, but must be {choice.describe()}")
 
     def check(self, architecture: Mapping[str, Any]) -> None:
-        """Raise ValueError naming the first choice that keeps this from being an architecture of the space."""
-        tokens: dict[str, Sequence[Any]] = {}
+        """Raise ValueError naming the first choice that keeps this from being one of the architectures."""
+        found: dict[str, Value] = {}
         for choice in self:
-            if self._is_active(choice, tokens):
-                if choice.name not in architecture:
-                    raise ValueError(
-                        f"choice {choice.name!r} is active, but has no value; give {choice.describe()}"
-                    )
+            if self.is_active(choice, found):
+                self._check_given(choice, architecture)
                 self._check_value(choice, architecture[choice.name])
-                tokens[choice.name] = choice.tokens(architecture[choice.name])
+                found[choice.name] = architecture[choice.name]
             elif choice.name in architecture:
                 raise ValueError(f"choice {choice.name!r} has a value, but what it depends on was not chosen")
         self._check_names(architecture)
@@ -147,10 +152,11 @@ class Space:
     def canonical(self, choices: Mapping[str, Any]) -> Architecture:
         """The architecture these values stand for: inactive choices dropped, subsets put in option order.
 
-        Raises ValueError for an unknown name, a value that is not allowed, or an active choice without a value.
+        Raises ValueError for an unknown name, a value that is not allowed, and an active choice without
+        value.
         """
         self._check_names(choices)
-        return Architecture({name: self[name].normal(choices[name]) for name in self.active(choices)})
+        return Architecture(self._active_values(choices))
 
     def neighbours(self, architecture: Mapping[str, Any], rng: random.Random) -> list[Architecture]:
         """The architectures one small step away: one choice differs among those active in both.
@@ -166,21 +172,18 @@ class Space:
 
     def _filled(self, choices: Mapping[str, Any], rng: random.Random) -> Architecture:
         found: dict[str, Any] = {}
-        tokens: dict[str, Sequence[Any]] = {}
         for choice in self:
-            if self._is_active(choice, tokens):
+            if self.is_active(choice, found):
                 kept = choice.name in choices
-                value = choices[choice.name] if kept else choice.at(rng.randrange(choice.count))
-                found[choice.name] = value
-                tokens[choice.name] = choice.tokens(value)
+                found[choice.name] = choices[choice.name] if kept else choice.at(rng.randrange(choice.count))
         return Architecture(found)
 
     def restrict(self, kept: Mapping[str, Sequence[Option] | Mapping[str, Any]]) -> "Space":
-        """The sub-space that keeps only these options, for a stage of a search; its architectures are valid in this one.
+        """The sub-space that keeps only these options, for a stage of a search.
 
-        kept: for each restricted choice its remaining options, or a mapping of new arguments, such as {"k": 1}.
-        Options stay in their order. A choice that nothing can activate any more is dropped. Raises ValueError where
-        the result would not be a part of this space.
+        kept: for each restricted choice its remaining options, or a mapping of new arguments, such as
+        {"k": 1}. Options stay in their order. A choice that nothing can activate any more is dropped. Every
+        architecture of the result is one of this space; ValueError where that would not hold.
         """
         self._check_names(dict(kept))
         found: dict[str, Choice] = {}
@@ -193,7 +196,7 @@ class Space:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hexadecimal) of the choices' canonical JSON, sorted by name; the space's own name does not count."""
+        """SHA-256 (hexadecimal) of the choices' canonical JSON, sorted by name; not of the space's name."""
         choices = sorted((choice.to_json() for choice in self), key=lambda choice: str(choice["name"]))
         return hashlib.sha256(json.dumps(choices, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -208,17 +211,19 @@ class Space:
             raise ValueError("a space must be a JSON object with its name and a list of choices")
         return cls(str(data.get("name", "")), [Choice.from_json(choice) for choice in data["choices"]])
 
-    def difference(self, other: "Space") -> str | None:
-        """A sentence on the first choice, by name, in which the spaces differ; None when they have one fingerprint."""
+    def difference(self, other: "Space", *, here: str = "this space", there: str = "the other") -> str | None:
+        """A sentence on the first choice, by name, that differs; None when they have one fingerprint.
+
+        here, there: what the sentence calls this space and the other one.
+        """
         for name in sorted({*self._choices, *other._choices}):
-            if name not in other:
-                return f"choice {name!r} is in space {self.name!r} only"
-            if name not in self:
-                return f"choice {name!r} is in space {other.name!r} only"
-            here, there = self[name].to_json(), other[name].to_json()
-            for key in sorted({*here, *there}):
-                if json.dumps(here.get(key)) != json.dumps(there.get(key)):
-                    return f"choice {name!r} has {key} {here.get(key)!r} in one space and {there.get(key)!r} in the other"
+            if name not in other or name not in self:
+                return f"choice {name!r} is in {here if name in self else there} only"
+            mine, theirs = self[name].to_json(), other[name].to_json()
+            for key in sorted({*mine, *theirs}):
+                a, b = mine.get(key), theirs.get(key)
+                if json.dumps(a) != json.dumps(b):
+                    return f"choice {name!r} has {key} {a!r} in {here}, but {b!r} in {there}"
         return None
 
 

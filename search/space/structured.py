@@ -1,17 +1,18 @@
 """The choices whose value is a tuple: a subset, an order, a path. See choice.py for the words used."""
+# ruff: noqa: D102 -- the methods of each kind are documented once, in Choice
 
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 from search.space.choice import Choice, Option, Token, Value, When, frozen, position, same
 
 
 class _Stepped(Choice):
-    """A choice whose values are counted and numbered over its steps; every state after the last step may end it."""
+    """A choice whose values are counted and numbered over its steps; any state may be its last."""
 
     @cached_property
     def _ways(self) -> list[dict[Hashable, int]]:
@@ -45,7 +46,7 @@ class _Stepped(Choice):
 
 @dataclass(frozen=True)
 class SomeOf(_Stepped):
-    """A subset, such as the inputs a node keeps. Value: the chosen options as a tuple, in the order of `options`.
+    """A subset, such as the inputs a node keeps. Value: the chosen ones, a tuple in the order of `options`.
 
     k is the number to choose, or (fewest, most). A small step: one option exchanged, added or dropped.
     """
@@ -105,12 +106,12 @@ class SomeOf(_Stepped):
         return tuple(sorted(value, key=lambda v: position(self.options, v) or 0))
 
     def neighbours(self, value: Any) -> list[Value]:
-        held = [position(self.options, v) for v in value]
-        spare = [i for i in range(len(self.options)) if i not in held]
-        exchanged = [[j for j in held if j != i] + [new] for i in held for new in spare]
-        dropped = [[j for j in held if j != i] for i in held]
-        added = [[*held, new] for new in spare]
-        changed = [tuple(self.options[i] for i in sorted(new)) for new in exchanged + dropped + added]  # type: ignore
+        held = {i for i, option in enumerate(self.options) if position(value, option) is not None}
+        spare = set(range(len(self.options))) - held
+        exchanged = [held - {old} | {new} for old in sorted(held) for new in sorted(spare)]
+        dropped = [held - {old} for old in sorted(held)]
+        added = [held | {new} for new in sorted(spare)]
+        changed = [tuple(self.options[i] for i in sorted(new)) for new in exchanged + dropped + added]
         return [new for new in changed if self.contains(new)]
 
     def tokens(self, value: Any) -> tuple[Token, ...]:
@@ -127,7 +128,7 @@ class SomeOf(_Stepped):
 
 @dataclass(frozen=True)
 class Order(Choice):
-    """A permutation, such as which output level each merging cell makes. Value: the items as a tuple, in their new order.
+    """A permutation, such as which level each merging cell makes. Value: the items, a tuple in new order.
 
     It activates nothing: no `when` may name it. A small step: two items change places.
     """
@@ -186,7 +187,7 @@ class Order(Choice):
 
 @dataclass(frozen=True)
 class Walk(_Stepped):
-    """A path in a layered graph, such as the resolution of each layer. Value: the state of each layer as a tuple.
+    """A path in a layered graph, such as each layer's resolution. Value: the state of each layer, a tuple.
 
     moves: (state, (next states, ...)) pairs, also accepted as a mapping; start: the states layer 0 may have.
     Its tokens are (layer, state) pairs, layers counted from 0. A small step: another state at one layer.
@@ -246,7 +247,7 @@ class Walk(_Stepped):
             or position(self.start, value[0]) is None
         ):
             return False
-        return all(position(self.after(a), b) is not None for a, b in zip(value, value[1:], strict=False))
+        return all(position(self.after(a), b) is not None for a, b in pairwise(value))
 
     def neighbours(self, value: Any) -> list[Value]:
         changed = [

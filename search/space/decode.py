@@ -1,0 +1,208 @@
+"""From the probabilities of a relaxed search to the architecture it found.
+
+`probs` maps a choice's name to one probability for each of its `options`, in their order, `relax_only` ones
+included (a walk: see `_best_path`). Only choices that turn out active are read. Rules, with sources:
+
+- DARTS (arXiv 1806.09055 section 2.4; quark0/darts f276dd3, model_search.py `genotype`): `none` is in the
+  softmax, but is never chosen and not renormalised away; an edge is as strong as its best operation; a node
+  keeps its 2 strongest inputs. Ties go to the lower index, of the input and of the operation.
+- PC-DARTS (yuhuixu1993/PC-DARTS b74702f): the strength is multiplied by the edge's own softmax over the
+  node's inputs.
+- P-DARTS (chenxin061/pdarts b880e87, utils of train_search.py): the skip limit. While the cell keeps more
+  skips than the limit, the kept skip of smallest probability is set to 0 and the cell is decoded again.
+  Ties there go to the skip that comes first in the space, as `np.argmin` does. P-DARTS breaks ties between
+  *inputs* towards the higher index; here they go to the lower one, as in DARTS, so that all strategies
+  share one rule.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.space.architecture import Architecture
+from search.space.choice import Choice, OneOf, Option, Ordinal, Value, position, same
+from search.space.space import Space
+from search.space.structured import SomeOf, Walk
+
+Probs = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Argmax:
+    """The likeliest option of every choice; the k likeliest of a subset with fixed k (ties: lower index)."""
+
+    def __call__(self, space: Space, probs: Probs) -> Architecture:
+        """The architecture; ValueError where a choice has no usable probabilities."""
+        return _decode(space, probs, lambda choice: _row(choice, probs))
+
+
+@dataclass(frozen=True)
+class TopInputs:
+    """The strongest inputs of each node, and the likeliest operation on each (ties: lower index).
+
+    The strength of option i of a subset is the best probability among the operations that (subset, i)
+    activates, times the subset's own probability of i where `probs` has it. `skip_limit` bounds how many
+    choices whose names begin with `scope` may decode to the option `skip`.
+    """
+
+    skip_limit: int | None = None
+    skip: str = "skip_connect"
+    scope: str = "normal/"
+
+    def __post_init__(self) -> None:
+        if self.skip_limit is not None and (type(self.skip_limit) is not int or self.skip_limit < 0):
+            raise ValueError(f"skip_limit={self.skip_limit!r} must be None or a whole number of at least 0")
+
+    def __call__(self, space: Space, probs: Probs) -> Architecture:
+        """The architecture; ValueError where probabilities are unusable or the limit cannot be met."""
+        left = dict(probs)
+        cut: set[str] = set()
+        while True:
+            found = _decode(space, left, lambda choice: _strengths(space, choice, left))
+            skips = [n for n, value in found.items() if n.startswith(self.scope) and same(value, self.skip)]
+            if self.skip_limit is None or len(skips) <= self.skip_limit:
+                return found
+            rest = [name for name in skips if name not in cut]
+            if not rest:
+                raise ValueError(
+                    f"skip_limit={self.skip_limit} cannot be met: {len(skips)} choices that begin with "
+                    f"{self.scope!r} have no other option than {self.skip!r}"
+                )
+            weakest = min(rest, key=lambda name: left[name][_skip_index(space[name], self.skip)])
+            row = list(left[weakest])
+            row[_skip_index(space[weakest], self.skip)] = 0.0
+            left[weakest] = row
+            cut.add(weakest)
+
+
+def _decode(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float]]) -> Architecture:
+    """Choose in the space's order, so that what is inactive is never read."""
+    for name in probs:
+        if name not in space:
+            raise ValueError(
+                f"there are probabilities for {name!r}, but space {space.name!r} has no such choice"
+            )
+    found: dict[str, Value] = {}
+    for choice in space:
+        if not space.is_active(choice, found):
+            continue
+        if isinstance(choice, SomeOf):
+            found[choice.name] = _strongest(choice, strengths(choice))
+        elif isinstance(choice, OneOf | Ordinal):
+            found[choice.name] = _likeliest(choice, _row(choice, probs))
+        elif isinstance(choice, Walk):
+            found[choice.name] = _best_path(choice, probs)
+        else:
+            raise ValueError(
+                f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode"
+            )
+    return Architecture(found)
+
+
+def _row(choice: OneOf | Ordinal | SomeOf, probs: Probs) -> list[float]:
+    """One probability for each option (ValueError unless there are as many, all finite and not negative)."""
+    if choice.name not in probs:
+        way_out = "; use TopInputs, or a strategy with edge logits" if isinstance(choice, SomeOf) else ""
+        raise ValueError(f"choice {choice.name!r} has no probabilities to decode{way_out}")
+    row = [float(p) for p in probs[choice.name]]
+    if len(row) != len(choice.options):
+        raise ValueError(
+            f"choice {choice.name!r} has {len(choice.options)} options, but {len(row)} probabilities"
+        )
+    for option, p in zip(choice.options, row, strict=True):
+        if not math.isfinite(p) or p < 0:
+            raise ValueError(
+                f"choice {choice.name!r} has probability {p} for {option!r}: the search has diverged"
+            )
+    return row
+
+
+def _likeliest(choice: OneOf | Ordinal, row: Sequence[float]) -> Option:
+    best = max(range(len(row)), key=lambda i: (choice.contains(choice.options[i]), row[i], -i))
+    return choice.options[best]
+
+
+def _best(choice: OneOf, row: Sequence[float]) -> float:
+    return max(p for p, option in zip(row, choice.options, strict=True) if choice.contains(option))
+
+
+def _strengths(space: Space, choice: SomeOf, probs: Probs) -> list[float]:
+    """The strength of each option of a subset, see `TopInputs`."""
+    below: dict[int, list[OneOf]] = {}
+    for child in space:
+        for parent, token in child.when:
+            if parent == choice.name and isinstance(child, OneOf):
+                i = position(choice.options, token)
+                assert i is not None
+                below.setdefault(i, []).append(child)
+    edges = _row(choice, probs) if choice.name in probs else [1.0] * len(choice.options)
+    if choice.name not in probs and not below and choice.bounds[0] < len(choice.options):
+        raise ValueError(f"choice {choice.name!r} has no probabilities and activates no operation to rank by")
+    return [
+        edge * max((_best(child, _row(child, probs)) for child in below.get(i, [])), default=1.0)
+        for i, edge in enumerate(edges)
+    ]
+
+
+def _strongest(choice: SomeOf, strengths: Sequence[float]) -> Value:
+    fewest, most = choice.bounds
+    if fewest != most:
+        raise ValueError(
+            f"choice {choice.name!r} keeps {fewest} to {most} options, which strengths alone cannot settle; "
+            f"restrict it to one number first, such as {{'k': {most}}}"
+        )
+    ranked = sorted(range(len(strengths)), key=lambda i: (-strengths[i], i))[:most]
+    return tuple(choice.options[i] for i in sorted(ranked))
+
+
+def _best_path(walk: Walk, probs: Probs) -> Value:
+    """The path whose moves have the largest product (Viterbi, as in Auto-DeepLab, arXiv 1901.02985).
+
+    probs[walk.name] maps (layer, from, to), for layer >= 1 and the states of layer - 1 and layer, to a
+    probability; (0, None, to) weighs the first states, all 1 when none is given. Ties: the path that is
+    first by the order of states, compared from layer 0.
+    """
+    if walk.name not in probs:
+        raise ValueError(f"choice {walk.name!r} has no probabilities to decode")
+    table = probs[walk.name]
+    weighs_start = any((0, None, state) in table for state in walk.start)
+
+    def log(layer: int, before: Option | None, state: Option) -> float:
+        if layer == 0 and not weighs_start:
+            return 0.0
+        p = table.get((layer, before, state))
+        if p is None or not math.isfinite(p) or p < 0:
+            raise ValueError(
+                f"choice {walk.name!r} has probability {p} for the move {(layer, before, state)!r}"
+            )
+        return math.log(p) if p > 0 else -math.inf
+
+    def following(state: Option | None) -> list[Option]:
+        options = walk.start if state is None else walk.after(state)
+        return [known for known in walk.states if position(options, known) is not None]
+
+    # rest[layer][state]: the best log product of the moves after this layer, None where no path can go on
+    rest: list[dict[Option, float | None]] = [dict.fromkeys(walk.states, 0.0)]
+    for layer in range(walk.layers - 1, 0, -1):
+        ends = rest[0]
+        rest.insert(0, {})
+        for now in walk.states:
+            scores = [log(layer, now, to) + end for to in following(now) if (end := ends[to]) is not None]
+            rest[0][now] = max(scores, default=None)
+    path: list[Option] = []
+    state: Option | None = None
+    for layer, ends in enumerate(rest):
+        scored = [
+            (log(layer, state, to) + end, to) for to in following(state) if (end := ends[to]) is not None
+        ]
+        state = max(scored, key=lambda pair: pair[0])[1]
+        path.append(state)
+    return tuple(path)
+
+
+def _skip_index(choice: Choice, skip: str) -> int:
+    assert isinstance(choice, OneOf | Ordinal), choice
+    index = position(choice.options, skip)
+    assert index is not None
+    return index
