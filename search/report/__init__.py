@@ -1,0 +1,6 @@
+"""Figures and the HTML report: pure functions of the files in a work directory."""
+
+from search.report.cell import draw_cell, draw_file
+from search.report.page import write
+
+__all__ = ["draw_cell", "draw_file", "write"]
