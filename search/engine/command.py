@@ -1,0 +1,145 @@
+"""What the command line tools share: a config with the options merged in, and exit codes instead of tracebacks.
+
+0 success; 2 a mistake of the user's, with one sentence on standard error; 130 stopped by the user. Anything else
+is a fault of the program and shows its traceback.
+"""
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from search import space
+from search.engine import checkpoint, config
+from search.engine.errors import UserError, disk_full
+from search.engine.keywords import keywords
+from search.registry import MODELS
+from search.environment import require_one_family
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = tuple(f"{ROOT / part}{os.sep}" for part in ("search", "backbones", "tasks", "tools"))
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2."""
+    try:
+        require_one_family()
+        return action()
+    except KeyboardInterrupt:
+        print("stopped; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = mistake(error)
+        if sentence is None:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+
+
+def mistake(error: BaseException) -> str | None:
+    """The sentence for a user's mistake, None for a fault of the program.
+
+    A mistake is a UserError, a ValueError that our own code raised (also in a data loader's process), or a file
+    that the operating system refuses.
+    """
+    text = str(error)
+    worker = re.match(r"Caught \w+ in .*?process \d+\.\nOriginal (Traceback .*)", text, re.DOTALL)
+    if worker is not None and isinstance(error, ValueError | OSError):
+        files = re.findall(r'^  File "(.+?)", line \d+', worker[1], re.MULTILINE)
+        ours = isinstance(error, OSError) or (bool(files) and files[-1].startswith(OURS))
+        return _line(worker[1].rstrip().splitlines()[-1].partition(": ")[2]) if ours else None
+    if isinstance(error, UserError):
+        return _line(text)
+    if isinstance(error, ValueError):
+        frames = traceback.extract_tb(error.__traceback__)
+        return _line(text) if frames and frames[-1].filename.startswith(OURS) else None
+    if isinstance(error, OSError) and error.errno is not None:
+        reason = disk_full(error) or error.strerror
+        return _line(f"{error.filename}: {reason}" if error.filename else str(reason))
+    return None
+
+
+def load(args: argparse.Namespace) -> Config:
+    """The config that a tool's arguments name, every key checked, with the options that the tool has merged in."""
+    options = vars(args)
+    cfg = config.load(args.config, args.cfg_options)
+    if options["work_dir"] is not None:
+        cfg.work_dir = options["work_dir"]
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = str(Path("work_dirs") / Path(args.config).stem)
+    if options.get("seed") is not None:
+        _set_seed(cfg, options["seed"])
+    if options.get("launcher") is not None:
+        cfg.launcher = options["launcher"]
+    if options.get("allow_different_threads"):
+        cfg.allow_different_threads = True
+    if options.get("resume"):
+        cfg.resume = True
+    if cfg.get("resume") and not (Path(cfg.work_dir) / checkpoint.NAME).exists():
+        print(f"{cfg.work_dir} holds no checkpoint to go on from: starting at the beginning", file=sys.stderr)
+    if options.get("amp"):
+        _set_amp(cfg)
+    if options.get("auto_scale_lr"):
+        _set_auto_scale_lr(cfg)
+    if options.get("arch") is not None:
+        set_architecture(cfg, options["arch"])
+    return cfg
+
+
+def set_architecture(cfg: Config, path: str) -> None:
+    """Name an architecture file in every searchable module of the config's model.
+
+    Raises UserError for a model without one, ValueError for a file that isn't an architecture's.
+    """
+    space.load(path)
+    searchable = list(_searchable(cfg.get("model")))
+    if not searchable:
+        raise UserError("--arch: the config's model has no searchable module, such as type='search.CellNet'")
+    for module in searchable:
+        module["arch"] = path
+
+
+def _searchable(model: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(model, dict):
+        built = MODELS.get(model["type"]) if isinstance(model.get("type"), str) else model.get("type")
+        if built is not None and "arch" in (keywords(built) or ()):
+            yield model
+        for value in model.values():
+            yield from _searchable(value)
+    elif isinstance(model, list | tuple):
+        for value in model:
+            yield from _searchable(value)
+
+
+def _set_seed(cfg: Config, seed: int) -> None:
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give a whole number of at least 0")
+    cfg.seed = seed
+    if "seed" in cfg.get("randomness", {}):
+        cfg.randomness.seed = seed
+
+
+def _set_amp(cfg: Config) -> None:
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is None:
+        raise UserError("--amp: the config has no optim_wrapper, which runs the forward passes")
+    kind = wrapper.get("type", "OptimWrapper")
+    if kind not in ("OptimWrapper", "mmengine.OptimWrapper", "AutocastOptimWrapper"):
+        raise UserError(f"--amp: optim_wrapper.type={kind!r} can't be replaced; leave out the one or the other")
+    wrapper["type"] = "AutocastOptimWrapper"
+
+
+def _set_auto_scale_lr(cfg: Config) -> None:
+    if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
+        raise UserError("--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale from")
+    cfg.auto_scale_lr.enable = True
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from search import space
+from search.engine.command import guarded, mistake
+from search.engine.errors import UserError
+
+
+def caught(action):
+    try:
+        action()
+    except BaseException as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+def fail(error):
+    raise error
+
+
+class ReadsAChangedFile(Dataset):
+    """Fails in a loader's process with a ValueError of our own code, or of torch's."""
+
+    def __init__(self, ours):
+        self.ours = ours
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return space.load("/no/such/file") if self.ours else torch.zeros(2).view(-1).reshape(3)
+
+
+def test_a_mistake_is_one_line_on_standard_error_and_exit_code_2(capsys):
+    assert guarded(lambda: fail(UserError("the folder\nis empty"))) == 2
+    assert capsys.readouterr().err == "error: the folder is empty\n"
+
+
+def test_our_own_value_errors_are_mistakes_and_others_are_faults():
+    assert "no architecture file" in mistake(caught(lambda: space.load("/no/such/file")))
+    assert mistake(caught(lambda: int("x"))) is None
+    assert mistake(caught(lambda: fail(AssertionError("ours")))) is None
+    with pytest.raises(AssertionError):
+        guarded(lambda: fail(AssertionError("ours")))
+
+
+def test_a_refusing_file_system_is_a_mistake(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in mistake(caught(lambda: (tmp_path / "file" / "below").write_text("x")))
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_errors_of_a_loader_s_process_lose_their_traceback(ours):
+    error = caught(lambda: list(DataLoader(ReadsAChangedFile(ours), num_workers=1)))
+    assert "Traceback" in str(error)
+    assert mistake(error) == ("there is no architecture file /no/such/file" if ours else None)
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    assert guarded(lambda: fail(KeyboardInterrupt())) == 130
+    assert "--resume" in capsys.readouterr().err

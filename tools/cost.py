@@ -1,0 +1,128 @@
+"""Count parameters and multiply-adds: python tools/cost.py NAME_OR_JSON [--shape 3 224 224] [--json]."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    # the folder of this script comes first on the path, where search.py would hide the package of that name
+    sys.path[0] = str(ROOT)
+
+ARCHS = ROOT / "backbones" / "archs"
+# the papers' networks: the input, and what --channels, --layers and --classes are unless given
+SETTINGS = {
+    "cifar": {"shape": [3, 32, 32], "channels": 36, "layers": 20, "classes": 10},
+    "imagenet": {"shape": [3, 224, 224], "channels": 48, "layers": 14, "classes": 1000},
+}
+EPILOG = """The whole classifier is counted: backbone, pooling, linear layer; no auxiliary head.
+Without --stem and --shape it is the papers' ImageNet network (48 channels, 14 cells, 1000 classes);
+with a --shape below 64 pixels, or --stem cifar, their CIFAR network (36 channels, 20 cells, 10 classes).
+
+exit codes: 0 success, 2 a mistake in the options or the file, said in one sentence"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; nothing slow is imported before it has been read."""
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shipped = ", ".join(sorted(file.stem for file in ARCHS.glob("*.json")))
+    parser.add_argument("architecture", nargs="?", help=f"an architecture file, or one of {shipped}")
+    parser.add_argument("--all", action="store_true", help="a table of all shipped architectures in both settings")
+    parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one input image")
+    parser.add_argument("--stem", choices=list(SETTINGS), help="the layers before the first cell")
+    parser.add_argument("--channels", type=int, help="channels of the first cell's nodes")
+    parser.add_argument("--layers", type=int, help="number of cells")
+    parser.add_argument("--classes", type=int, help="outputs of the linear layer")
+    parser.add_argument("--convention", default="macs", choices=["macs", "thop-legacy"], help="how operations are counted")
+    parser.add_argument("--json", action="store_true", help="plain counts as JSON")
+    return parser
+
+
+def settings(args: argparse.Namespace, provenance: dict) -> dict:
+    """What the architecture leaves open: from the options, else the file's own settings, else the papers'."""
+    stem = args.stem or ("imagenet" if args.shape is None or min(args.shape[1:]) >= 64 else "cifar")
+    own = provenance.get("settings", {}).get(stem, {})
+    given = {key: getattr(args, key) for key in SETTINGS[stem] if getattr(args, key) is not None}
+    return {"stem": stem, **SETTINGS[stem], **own, **given}
+
+
+def cost_of(name: str, args: argparse.Namespace) -> dict:
+    """Counts of one architecture, with the settings they hold for."""
+    from search import space
+    from search.cost import count
+    from search.registry import MODELS
+
+    path = ARCHS / f"{name}.json"
+    file = space.load(path if path.is_file() else name)
+    chosen = settings(args, file.provenance)
+    model = {
+        "type": "search.ImageClassifier",
+        "num_classes": chosen["classes"],
+        "backbone": {
+            "type": "search.CellNet",
+            "arch": file.path,
+            **{key: chosen[key] for key in ("channels", "layers", "stem")},
+        },
+    }
+    cost = count(lambda: MODELS.build(model), tuple(chosen.pop("shape")), convention=args.convention)
+    return {
+        "name": Path(name).stem if path.is_file() else name,
+        "params": cost.params,
+        "macs": cost.macs,
+        "input_size": list(cost.input_size),
+        "convention": cost.convention,
+        **chosen,
+    }
+
+
+def show(rows: list[dict]) -> None:
+    """One table; the convention under it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from search.cost import CONVENTIONS
+
+    table = Table()
+    for column in ("architecture", "input", "stem", "channels", "cells", "classes", "params (M)", "MACs (M)"):
+        table.add_column(column, justify="left" if column in ("architecture", "stem") else "right")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            "x".join(map(str, row["input_size"])),
+            row["stem"],
+            *(str(row[key]) for key in ("channels", "layers", "classes")),
+            f"{row['params'] / 1e6:.4f}",
+            f"{row['macs'] / 1e6:.2f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"{rows[0]['convention']}: {CONVENTIONS[rows[0]['convention']]}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.all == (args.architecture is not None):
+        parser.error("give one architecture, or --all")
+    from search.engine import command
+
+    def action() -> int:
+        if args.all:
+            names = sorted(file.stem for file in ARCHS.glob("*.json"))
+            stems = [args.stem] if args.stem else list(SETTINGS)
+            each = [argparse.Namespace(**{**vars(args), "stem": stem}) for stem in stems]
+            rows = [cost_of(name, setting) for name in names for setting in each]
+            print(json.dumps(rows, indent=1)) if args.json else show(rows)
+        else:
+            row = cost_of(args.architecture, args)
+            print(json.dumps(row, indent=1)) if args.json else show([row])
+        return 0
+
+    return command.guarded(action)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
