@@ -1,0 +1,37 @@
+"""Running a search or a training: mmengine loops, exact resume, checkpoints, history, several processes.
+
+Importing it registers loops, hooks, runners and the strategies under the scope "search".
+"""
+
+from search.registry import STRATEGIES
+from search.strategies.darts import DARTS
+from search.strategies.pc_darts import PCDARTS
+
+from .autocast import AutocastOptimWrapper
+from .bilevel_loop import BilevelLoop
+from .errors import UserError
+from .loops import TrainLoop
+from .progress import ProgressHook
+from .runner import ExactRunner, SearchRunner
+from .scoring import SupernetValLoop
+from .search import SearchResult, search
+from .train import TrainResult, evaluate, train
+
+STRATEGIES.register_module(name="DARTS", module=DARTS, force=True)
+STRATEGIES.register_module(name="PCDARTS", module=PCDARTS, force=True)
+
+__all__ = [
+    "AutocastOptimWrapper",
+    "BilevelLoop",
+    "ExactRunner",
+    "ProgressHook",
+    "SearchResult",
+    "SearchRunner",
+    "SupernetValLoop",
+    "TrainLoop",
+    "TrainResult",
+    "UserError",
+    "evaluate",
+    "search",
+    "train",
+]

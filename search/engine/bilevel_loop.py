@@ -1,0 +1,178 @@
+"""The search loop: logits and weights in turn, on batches of their own splits."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import AmpOptimWrapper
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from search.registry import LOOPS
+from search.strategies.bilevel import Bilevel
+from search.strategies.virtual_sgd import learning_rates, virtual_sgd
+from search.supernet import suspended_statistics
+
+from . import distributed
+from .data import Stream
+from .diagnostics import describe_architecture
+from .errors import UserError
+from .loaders import training_loader
+from .loops import ExactLoop
+
+
+@contextmanager
+def _without_gradients(module: nn.Module) -> Iterator[None]:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@LOOPS.register_module()
+class BilevelLoop(ExactLoop):
+    """Alternating steps of logits and weights (DARTS, arXiv 1806.09055, algorithm 1).
+
+    In each step the logits move first, on a batch of their own split, then the weights, on the training batch that a
+    second order gradient looked ahead with. In the strategy's first ``freeze_epochs`` epochs only the weights move.
+    Running statistics of batch norms move in the weight step alone.
+
+    Args:
+        arch_clip_grad: arguments of ``clip_grad_norm_`` for the logits' gradients; None: not clipped, as in DARTS.
+        others: as `ExactLoop`.
+    """
+
+    def __init__(self, runner, dataloader: Mapping[str, Any], arch_clip_grad: dict | None = None, **kwargs):
+        super().__init__(runner, dataloader, **kwargs)
+        loader = training_loader(
+            runner.cfg["arch_dataloader"], runner.seed, "architecture", runner.rank, runner.world_size
+        )
+        self.arch_stream = Stream(loader)
+        self.arch_clip_grad = arch_clip_grad
+
+    @property
+    def searching(self) -> bool:
+        """Whether the logits move in the running epoch."""
+        return self._epoch >= self.runner.strategy.freeze_epochs
+
+    def step(self, batch: Any) -> dict[str, Any]:
+        """One step of the logits (unless frozen), then one of the weights."""
+        runner = self.runner
+        if isinstance(runner.optim_wrapper, AmpOptimWrapper):
+            raise UserError(
+                "AmpOptimWrapper scales the weights' losses only: give the search optim_wrapper.type="
+                "'AutocastOptimWrapper' (bfloat16)."
+            )
+        data = self._prepared(batch)
+        outputs: dict[str, Any] = {}
+        if self.searching:
+            outputs["arch_loss"] = self._arch_step(data, self._prepared(self.arch_stream.next()))
+        outputs.update(self._weight_step(data))
+        return outputs
+
+    def _prepared(self, batch: Any) -> Any:
+        return self.runner.model.data_preprocessor(batch, True)
+
+    def _losses(
+        self, data: Any, weights: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """The model's loss on a prepared batch, with the given weights in place of its own."""
+        runner, model = self.runner, self.runner.model
+        args, kwargs = ((), dict(data)) if isinstance(data, Mapping) else (tuple(data), {})
+        kwargs["mode"] = "loss"
+        with runner.optim_wrapper.optim_context(model), runner.arch_params.gated(runner.strategy.gate):
+            if weights is None:
+                losses = model(*args, **kwargs)
+            else:
+                losses = functional_call(model, dict(weights), args, kwargs)
+        return model.parse_losses(losses)
+
+    def _arch_step(self, train_data: Any, arch_data: Any) -> float:
+        runner = self.runner
+        seen: list[float] = []
+
+        def loss(data: Any, weights: Mapping[str, Tensor] | None) -> Tensor:
+            with suspended_statistics(runner.model):
+                return self._losses(data, weights)[0]
+
+        def val_loss(weights: Mapping[str, Tensor] | None) -> Tensor:
+            value = loss(arch_data, weights)
+            seen.append(value.detach().item())
+            return value
+
+        optimizer = runner.optim_wrapper.optimizer
+        weights = {name: p for name, p in runner.model.named_parameters() if p.requires_grad}
+        logits = runner.arch_params.logits
+        problem = Bilevel(
+            train_loss=lambda w: loss(train_data, w),
+            val_loss=val_loss,
+            weights=weights,
+            logits=logits,
+            virtual_step=lambda grads: virtual_sgd(optimizer, weights, grads),
+            lr=learning_rates(optimizer, weights),
+            average=distributed.average,
+        )
+        gradients = runner.strategy.update(problem)
+        runner.arch_optimizer.zero_grad()
+        for name, gradient in gradients.items():
+            logits[name].grad = gradient.to(logits[name].dtype)
+        if self.arch_clip_grad:
+            torch.nn.utils.clip_grad_norm_(list(logits.values()), **self.arch_clip_grad)
+        runner.arch_optimizer.step()
+        runner.arch_optimizer.zero_grad()
+        return seen[0]
+
+    def _weight_step(self, data: Any) -> dict[str, Any]:
+        wrapper = self.runner.optim_wrapper
+        # the logits' own gradients aren't needed here: no graph is kept for them
+        with _without_gradients(self.runner.arch_params):
+            loss, log_vars = self._losses(data)
+            wrapper.backward(wrapper.scale_loss(loss))
+        if wrapper.should_update():
+            distributed.average_gradients(self.runner.model.parameters())
+            wrapper.step()
+            wrapper.zero_grad()
+        return {name: value.detach() for name, value in log_vars.items()}
+
+    def epoch_line(self, metrics: Mapping[str, float] | None) -> dict[str, Any]:
+        """The logits, what they decode to, the two scores and the gap between them."""
+        runner = self.runner
+        frozen = self._epoch <= runner.strategy.freeze_epochs
+        supernet = derived = None
+        if metrics:
+            supernet, derived = runner.score_of(metrics), runner.score_of(metrics, "derived/")
+        scored = supernet is not None and derived is not None
+        return {
+            "phase": "freeze" if frozen else "search",
+            "score": {"supernet": supernet, "derived": derived} if scored else {},
+            "gap": runner.gap(supernet, derived) if scored else None,
+            **describe_architecture(
+                runner.space, runner.arch_params.probabilities(), runner.decode(), frozen
+            ),
+        }
+
+    def close(self) -> None:
+        """Stops the workers of both streams."""
+        super().close()
+        self.arch_stream.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `ExactLoop.state_dict`, with the logits, their optimiser and the position in their data."""
+        return {
+            **super().state_dict(),
+            "arch_batches": self.arch_stream.consumed,
+            "arch_params": self.runner.arch_params.state_dict(),
+            "arch_optimizer": self.runner.arch_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], states: dict[str, Any] | None) -> None:
+        """As `ExactLoop.load_state_dict`."""
+        super().load_state_dict(state, states)
+        self.arch_stream.seek(state["arch_batches"])
+        self.runner.arch_params.load_state_dict(state["arch_params"])
+        self.runner.arch_optimizer.load_state_dict(state["arch_optimizer"])

@@ -1,0 +1,380 @@
+"""mmengine's Runner with checkpoints that resume exactly, and the runner of a search."""
+
+import copy
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import torch
+from mmengine.device import get_device
+from mmengine.model import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import MODELS, OPTIMIZERS
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import nn
+
+from search.registry import RUNNERS, STRATEGIES
+from search.space import Architecture, Space
+from search.strategies.bilevel import Unrolled
+from search.strategies.virtual_sgd import check_sgd
+from search.supernet import ArchParams, Relax, building, record
+
+from . import checkpoint as files
+from . import distributed
+from .data import random_states
+from .errors import UserError
+from .history import NAME as HISTORY
+from .history import History
+
+# what mmengine's stateful hooks keep in attributes and leave out of checkpoints
+_HOOK_ATTRIBUTES = {"EarlyStoppingHook": ("best_score", "wait_count")}
+
+
+@RUNNERS.register_module()
+class ExactRunner(Runner):
+    """mmengine's Runner, whose checkpoints are safe to read, written whole, and resume bit for bit.
+
+    Differences: one ``checkpoint.pth``, written by the loop after all hooks instead of by a CheckpointHook (one named
+    in the config works besides); ``config.py`` and ``history.jsonl`` in the work directory; several processes on CPU.
+    Its training loop must be one of `search.engine.loops`.
+    """
+
+    kind = "train"
+
+    def __init__(self, *args, **kwargs):
+        self.run_config = ""  # what a checkpoint to resume must agree with, set by the caller
+        self.allow_different_threads = False
+        self.extra: dict[str, Any] = {}  # plain values that a checkpoint carries along
+        self.initialise: Callable[[nn.Module], object] | None = (
+            None  # run on the model once it has its weights
+        )
+        super().__init__(*args, **kwargs)
+        self.history = History(Path(self.work_dir) / HISTORY)
+
+    @property
+    def bare_model(self) -> nn.Module:
+        """The model without a distributed wrapper."""
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the run's one checkpoint lies."""
+        return Path(self.work_dir) / files.NAME
+
+    # --- building -----------------------------------------------------------------------------------------------
+
+    def register_default_hooks(self, hooks: Mapping[str, Any] | None = None) -> None:
+        """mmengine's, without its checkpoint hook unless the config names one, and with a progress hook."""
+        given = dict(hooks or {})
+        given.setdefault("checkpoint", None)
+        given.setdefault("progress", {"type": "search.ProgressHook"})
+        if given["progress"] is None:
+            del given["progress"]
+        super().register_default_hooks(given)
+
+    @staticmethod
+    def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
+        """mmengine's, with a generator of its own: iterating it leaves the global random states alone."""
+        loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader.generator = torch.Generator()
+        return loader
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """mmengine's; on CPU the distributed wrapper gets no device ids, which it would refuse."""
+        if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
+            model_wrapper_cfg = {
+                "type": "MMDistributedDataParallel",
+                "device_ids": None,
+                "broadcast_buffers": False,
+                "find_unused_parameters": self.cfg.get("find_unused_parameters", False),
+            }
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        super()._init_model_weights()
+        if self.initialise is not None:
+            self.initialise(self.bare_model)
+
+    def dump_config(self) -> None:
+        """Writes the resolved config to ``config.py``."""
+        if self.rank == 0:
+            files.write_bytes(Path(self.work_dir) / "config.py", self.cfg.pretty_text.encode())
+
+    # --- scores and history -------------------------------------------------------------------------------------
+
+    @property
+    def score(self) -> tuple[str | None, str]:
+        """(key, rule) of the score that decides, from the config; without one the evaluator's first key."""
+        score = self.cfg.get("score") or {}
+        rule = score.get("rule", "greater")
+        if rule not in ("greater", "less"):
+            raise UserError(f"score.rule={rule!r} must be 'greater' or 'less'.")
+        return score.get("key"), rule
+
+    def score_of(self, metrics: Mapping[str, Any], prefix: str = "") -> float:
+        """The deciding score among an evaluator's metrics.
+
+        Raises:
+            UserError: the evaluator gives no metric of that name.
+        """
+        named = {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+        if not prefix:
+            named = {k: v for k, v in named.items() if not k.startswith("derived/")}
+        key = self.score[0]
+        for name, value in named.items():
+            if key is None or name == key or name.endswith(f"/{key}"):
+                return float(value)
+        raise UserError(
+            f"score.key={key!r} isn't among the evaluator's metrics ({', '.join(named) or 'none'})."
+        )
+
+    def end_of_epoch(self, line: dict[str, Any]) -> None:
+        """Adds a line of history, tells hooks (``after_history_line``) and the visualisation backends."""
+        if self.rank == 0:
+            self.history.append(line)
+        else:
+            self.history.lines.append(line)
+        numbers = {k: line[k] for k in ("train_loss", "arch_loss", "gap", "entropy", "skip_share")}
+        numbers.update(line["score"])
+        step = {f"epoch/{k}": float(v) for k, v in numbers.items() if v is not None}
+        self.visualizer.add_scalars(step, step=line["epoch"])
+        self.call_hook("after_history_line", line=line)
+
+    # --- saving -------------------------------------------------------------------------------------------------
+
+    def save_state(self) -> None:
+        """Writes the run's checkpoint."""
+        self.save_checkpoint(self.work_dir, files.NAME)
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """As mmengine's, but of plain values, written whole, with all that exact resuming needs; local files only."""
+        if file_client_args or backend_args:
+            raise UserError(
+                "Checkpoints are written to local folders: leave out file_client_args and backend_args."
+            )
+        several = self.world_size > 1
+        mine = {
+            "random": random_states(),
+            "buffers": dict(self.bare_model.named_buffers()) if several else {},
+        }
+        ranks = distributed.gather(mine)
+        if self.rank != 0:
+            return
+        state = self.train_loop.state_dict()
+        checkpoint: dict[str, Any] = {
+            "meta": {
+                **(meta or {}),
+                "epoch": state["epoch"],
+                "iter": state["step"],
+                "cfg": self.cfg.pretty_text,
+                "seed": self.seed,
+                "experiment_name": self.experiment_name,
+                "time": time.strftime("%Y%m%d_%H%M%S"),
+                "mmengine_version": mmengine.__version__,
+                "dataset_meta": getattr(self.train_dataloader.dataset, "metainfo", None),
+            },
+            "state_dict": {k: v.detach().cpu() for k, v in self.bare_model.state_dict().items()},
+            "message_hub": files.plain_hub(self.message_hub.state_dict()),
+        }
+        if save_optimizer:
+            checkpoint["optimizer"] = self.optim_wrapper.state_dict()
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint["param_schedulers"] = [s.state_dict() for s in self.param_schedulers]
+        grads = {n: p.grad for n, p in self.bare_model.named_parameters() if p.grad is not None}
+        checkpoint["visnas"] = {
+            "version": files.FORMAT,
+            "kind": self.kind,
+            "config": self.run_config,
+            "threads": torch.get_num_threads(),
+            "world": self.world_size,
+            "ranks": ranks,
+            "loop": state,
+            # gradients that accumulate over several steps; mmengine clears them otherwise
+            "gradients": grads if self.accumulates else {},
+            "history": len(self.history.lines),
+            "hooks": self._hook_states(),
+            "extra": self.extra,
+        }
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        files.write(Path(out_dir) / filename, files.plain(checkpoint))
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether gradients accumulate over several steps."""
+        return self.optim_wrapper._accumulative_counts > 1
+
+    def _hook_states(self) -> dict[str, Any]:
+        states = {}
+        for name, hook in self._named_hooks():
+            attributes = _HOOK_ATTRIBUTES.get(type(hook).__name__)
+            if hasattr(hook, "state_dict") and hasattr(hook, "load_state_dict"):
+                states[name] = hook.state_dict()
+            elif attributes:
+                states[name] = {a: getattr(hook, a) for a in attributes}
+        return states
+
+    def _named_hooks(self):
+        return [(f"{type(hook).__name__}.{i}", hook) for i, hook in enumerate(self.hooks)]
+
+    # --- loading ------------------------------------------------------------------------------------------------
+
+    def load_checkpoint(self, filename, map_location="cpu", strict=False, revise_keys=((r"^module\.", ""),)):
+        """As mmengine's, but never running code from the file: UserError for one that would need it."""
+        return self._take(files.read(filename, map_location), str(filename), strict, list(revise_keys))
+
+    def _take(
+        self, checkpoint: dict[str, Any], filename: str, strict: bool, revise_keys: list
+    ) -> dict[str, Any]:
+        if "visnas" in checkpoint:
+            checkpoint["message_hub"] = files.hub_from_plain(checkpoint["message_hub"])
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        try:
+            _load_checkpoint_to_model(self.bare_model, checkpoint, strict, revise_keys=revise_keys)
+        except RuntimeError as error:
+            words = " ".join(str(error).split())
+            raise UserError(f"{filename} doesn't fit the model: {words[:300]}") from error
+        self._has_loaded = True
+        self.logger.info(f"loaded {filename}")
+        return checkpoint
+
+    def load_or_resume(self) -> None:
+        """Resumes from ``load_from`` or the work directory's checkpoint, or loads weights from ``load_from``."""
+        if self._has_loaded:
+            return
+        if self._resume:
+            self.resume(self._load_from or str(self.checkpoint_path))
+        elif self._load_from is not None:
+            self.load_checkpoint(self._load_from)
+        if not self._resume and self._train_loop is not None and self.rank == 0:
+            self.history.cut(0)
+
+    def resume(
+        self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location="default"
+    ) -> None:
+        """Goes to a checkpoint's state exactly.
+
+        Raises:
+            UserError: damaged, foreign, of another config, number of processes or number of threads.
+        """
+        device = get_device() if map_location == "default" else map_location
+        checkpoint = files.read_own(filename, device)
+        ours = checkpoint["visnas"]
+        files.require_same_run(
+            filename, ours, self.kind, self.run_config, self.world_size, self.allow_different_threads
+        )
+        self._take(checkpoint, str(filename), strict=True, revise_keys=[])
+        mine = ours["ranks"][self.rank]
+        for name, buffer in self.bare_model.named_buffers():
+            if name in mine["buffers"]:
+                buffer.copy_(mine["buffers"][name])
+        self.message_hub.load_state_dict(checkpoint["message_hub"])
+        if resume_optimizer and "optimizer" in checkpoint:
+            self.optim_wrapper.load_state_dict(checkpoint["optimizer"])
+        if resume_param_scheduler and "param_schedulers" in checkpoint:
+            for scheduler, state in zip(self.param_schedulers, checkpoint["param_schedulers"], strict=True):
+                scheduler.load_state_dict(state)
+        parameters = dict(self.bare_model.named_parameters())
+        for name, gradient in ours["gradients"].items():
+            parameters[name].grad = gradient.to(parameters[name].device)
+        for name, hook in self._named_hooks():
+            if name in ours["hooks"]:
+                self._load_hook(hook, ours["hooks"][name])
+        self.train_loop.load_state_dict(ours["loop"], mine["random"])
+        self.extra = ours["extra"]
+        if self.rank == 0:
+            self.history.cut(ours["history"])
+        self.logger.info(f"resumed at epoch {self.epoch}, step {self.iter}")
+
+    @staticmethod
+    def _load_hook(hook: Any, state: Mapping[str, Any]) -> None:
+        if hasattr(hook, "load_state_dict"):
+            hook.load_state_dict(state)
+        else:
+            for name, value in state.items():
+                setattr(hook, name, value)
+
+
+@RUNNERS.register_module()
+class SearchRunner(ExactRunner):
+    """The runner of a search: builds the model wide, owns the logits, their optimiser and the strategy.
+
+    Reads ``strategy``, ``arch_optimizer`` and ``arch_dataloader`` from the config; its loop is `BilevelLoop`. Nothing is
+    wrapped for several processes: the loop averages gradients itself.
+    """
+
+    kind = "search"
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Lists the model's choices on the meta device, makes the logits, builds the model wide.
+
+        Raises:
+            UserError: the model isn't a config.
+        """
+        if not isinstance(model, dict):
+            raise UserError(
+                f"A search builds its model from a config (dict), not from a {type(model).__name__}."
+            )
+        self.strategy = STRATEGIES.build(copy.deepcopy(self.cfg["strategy"]))
+        recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
+        self.parts: dict[str, Space] = recorded.parts
+        self.space = recorded.space
+        self.arch_params = ArchParams(self.space, edge_logits=self.strategy.edge_logits, seed=self.seed)
+        with building(Relax(self.arch_params)):
+            return MODELS.build(copy.deepcopy(model))
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Moves model and logits to the device; refuses a wrapper, see the class."""
+        if model_wrapper_cfg is not None:
+            raise UserError(
+                "A search can't use model_wrapper_cfg: gradients are averaged by its loop. Leave it out."
+            )
+        sync_bn = self.cfg.get("sync_bn")
+        if not self.distributed or not torch.cuda.is_available():
+            model = revert_sync_batchnorm(model)
+        elif sync_bn is not None:
+            model = convert_sync_batchnorm(model, sync_bn)
+        model = model.to(get_device())
+        # double weights get double logits
+        dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
+        self.arch_params.to(get_device(), dtype)
+        self.arch_optimizer = OPTIMIZERS.build(
+            dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
+        )
+        return model
+
+    def _init_model_weights(self) -> None:
+        super()._init_model_weights()
+        distributed.same_everywhere([self.model, self.arch_params])
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """As mmengine's; an optimiser that a second order strategy can't look ahead with is refused here, not later."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(self.strategy.update, Unrolled):
+            check_sgd(built.optimizer)
+        return built
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get("compile")
+        if options:
+            # in place, so that functional calls of the model are compiled too
+            self.model.compile(**({} if options is True else options))
+
+    def decode(self) -> Architecture:
+        """The architecture that the logits stand for now."""
+        return self.strategy.decode(self.space, self.arch_params.probabilities())
+
+    def gap(self, supernet: float, derived: float) -> float:
+        """How much worse the derived network scores than the supernet; negative when it scores better."""
+        return supernet - derived if self.score[1] == "greater" else derived - supernet

@@ -1,0 +1,148 @@
+"""One search from a config: supernet, loop, decoded architecture, summary, report."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from search import report
+from search.cost.count import Cost, count
+from search.space import Architecture
+from search.space import save as save_architecture
+from search.strategies.random_search import random_architectures
+from search.supernet import Fix, building
+
+from .bilevel_loop import BilevelLoop
+from .checkpoint import canonical_config, remove_leftovers, write_json
+from .diagnostics import peak_memory_mib
+from .errors import UserError
+from .run import adapter_of, check_work_dir, closing, environment, prepared, running
+from .runner import SearchRunner
+
+RANDOM = 6  # architectures drawn to be set beside the searched one
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search.
+
+    ``architecture``: what was decoded, of all parts; ``path``: its file; ``score``: of the supernet masked to it, on the
+    validation split; ``summary``: the content of summary.json.
+    """
+
+    architecture: Architecture
+    path: Path
+    score: float | None
+    summary: dict[str, Any]
+
+
+def search(cfg: Config) -> SearchResult:
+    """Searches as the config says and writes everything to ``cfg.work_dir``.
+
+    With ``cfg.resume`` it goes on from the work directory's checkpoint, if there is one.
+
+    Raises:
+        UserError: a mistake in config, data or work directory; ValueError likewise from the task adapter.
+    """
+    with running(cfg) as work_dir:
+        config = canonical_config(cfg)
+        any_threads = bool(cfg.get("allow_different_threads", False))
+        resume = check_work_dir(work_dir, SearchRunner.kind, config, bool(cfg.get("resume")), any_threads)
+        for key in ("strategy", "arch_dataloader", "arch_optimizer"):
+            if key not in cfg:
+                raise UserError(
+                    f"The config has no {key}, which a search needs: is it a config for training?"
+                )
+        complete = prepared(cfg, work_dir)
+        complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
+        if complete.get("val_dataloader") is not None:
+            complete.val_cfg = {**(complete.get("val_cfg") or {}), "type": "search.SupernetValLoop"}
+        remove_leftovers(work_dir)
+        with closing(SearchRunner.from_cfg(complete)) as runner:
+            runner.run_config, runner.allow_different_threads = config, any_threads
+            if not isinstance(runner.train_loop, BilevelLoop):
+                raise UserError(
+                    f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}."
+                )
+            runner.train()
+            return _finish(runner, cfg, complete, work_dir)
+
+
+def narrow(model: dict[str, Any], architecture: Architecture) -> nn.Module:
+    """The derived network of a search's model config; built on the device of the context.
+
+    A derived network uses all channels, so partial channels are switched off in it.
+    """
+    with building(Fix(architecture)):
+        return MODELS.build(_all_channels(copy.deepcopy(model)))
+
+
+def _all_channels(model: Any) -> Any:
+    if isinstance(model, dict):
+        for key, value in model.items():
+            model[key] = 1 if key == "partial" else _all_channels(value)
+    return model
+
+
+def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path) -> SearchResult:
+    """Scores beside random architectures, architecture.json, summary.json and the report."""
+    architecture = runner.decode()
+    input_size = tuple(adapter_of(cfg).input_size(complete))
+    drawn = random_architectures(runner.space, min(RANDOM, runner.space.size), runner.seed)
+    rows = [_row(runner, complete, a, input_size) for a in (architecture, *drawn)]
+    derived, randoms = rows[0], rows[1:]
+    path = work_dir / "architecture.json"
+    summary = {
+        "task": cfg.task,
+        "strategy": runner.strategy.name,
+        "seed": runner.seed,
+        "config": cfg.filename,
+        **environment(),
+        "seconds": runner.train_loop.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "epochs": runner.epoch,
+        "supernet": {"params": sum(p.numel() for p in runner.model.parameters())},
+        "derived": {k: v for k, v in derived.items() if k != "architecture"},
+        "random": randoms,
+        "space": {"size": runner.space.size, "fingerprint": runner.space.fingerprint},
+    }
+    if runner.rank == 0:
+        parts = {
+            name: (
+                space,
+                Architecture({c.name: architecture[c.name] for c in space if c.name in architecture}),
+            )
+            for name, space in runner.parts.items()
+        }
+        provenance = {
+            "strategy": runner.strategy.name,
+            "seed": runner.seed,
+            "score": derived["score_supernet"],
+            "cost": {k: derived[k] for k in ("params", "macs", "input_size", "convention")},
+            "commit": summary["versions"]["commit"],
+        }
+        save_architecture(path, parts, provenance)
+        write_json(work_dir / "summary.json", summary)
+        report.write(work_dir)
+    return SearchResult(architecture, path, derived["score_supernet"], summary)
+
+
+def _row(
+    runner: SearchRunner, cfg: Config, architecture: Architecture, input_size: tuple[int, ...]
+) -> dict[str, Any]:
+    cost: Cost = count(lambda: narrow(cfg.model, architecture), input_size)
+    score = None
+    if runner.val_loop is not None:
+        score = runner.score_of(runner.val_loop.score(architecture))
+    return {
+        "architecture": architecture.to_json(),
+        "params": cost.params,
+        "macs": cost.macs,
+        "input_size": list(cost.input_size),
+        "convention": cost.convention,
+        "score_supernet": score,
+    }

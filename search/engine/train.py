@@ -1,0 +1,159 @@
+"""Training a network from scratch (or from a supernet's weights), and evaluating a checkpoint."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from search import report
+from search.cost.count import count
+from search.space import load as load_architecture
+from search.supernet import inherit as inherit_weights
+
+from . import checkpoint
+from .checkpoint import canonical_config, remove_leftovers, write_json
+from .data import kept_random_states
+from .diagnostics import peak_memory_mib
+from .errors import UserError
+from .loops import TrainLoop
+from .run import adapter_of, check_work_dir, closing, environment, prepared, running
+from .runner import ExactRunner
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    ``score``: on the validation split after the last epoch (None without validation); ``checkpoint``: its file;
+    ``summary``: the content of summary.json.
+    """
+
+    score: float | None
+    checkpoint: Path
+    summary: dict[str, Any]
+
+
+def train(cfg: Config, inherit: str | None = None) -> TrainResult:
+    """Trains as the config says and writes everything to ``cfg.work_dir``.
+
+    Args:
+        cfg: with ``arch`` in a searchable module. With ``cfg.resume`` it goes on from the work directory's checkpoint.
+        inherit: checkpoint of the search whose supernet's weights the network starts from.
+
+    Raises:
+        UserError: a mistake in config, data or work directory; ValueError likewise from adapter, architecture or
+            inheritance.
+    """
+    with running(cfg) as work_dir:
+        found = dict(_architectures(cfg.get("model", {})))
+        config = canonical_config({**cfg.to_dict(), "architectures": found, "inherit": inherit})
+        any_threads = bool(cfg.get("allow_different_threads", False))
+        resume = check_work_dir(work_dir, ExactRunner.kind, config, bool(cfg.get("resume")), any_threads)
+        complete = prepared(cfg, work_dir)
+        complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
+        if complete.get("val_dataloader") is not None:
+            complete.val_cfg = complete.get("val_cfg") or {}
+        for key in ("test_dataloader", "test_cfg", "test_evaluator"):
+            complete.pop(key, None)
+        remove_leftovers(work_dir)
+        with closing(ExactRunner.from_cfg(complete)) as runner:
+            runner.run_config, runner.allow_different_threads = config, any_threads
+            runner.extra = {"architectures": found}
+            if not isinstance(runner.train_loop, TrainLoop):
+                raise UserError(f"train_cfg.type must be 'search.TrainLoop', not {complete.train_cfg}.")
+            if inherit is not None and not resume:
+                wide = checkpoint.read_own(inherit)
+                if wide["visnas"]["kind"] != "search":
+                    raise UserError(
+                        f"{inherit} isn't the checkpoint of a search, so there is no supernet to inherit."
+                    )
+                runner.initialise = lambda model: inherit_weights(model, wide["state_dict"])
+            runner.train()
+            return _finish(runner, cfg, complete, work_dir)
+
+
+def evaluate(cfg: Config, path: str) -> dict[str, float]:
+    """The metrics of a checkpoint on the test data; an architecture that the config doesn't name is the checkpoint's.
+
+    Raises:
+        UserError: a mistake in config or data, or a checkpoint that can't be read or doesn't fit.
+    """
+    with running(cfg) as work_dir:
+        saved = checkpoint.read(path)
+        cfg = copy.deepcopy(cfg)
+        extra = saved["visnas"]["extra"] if "visnas" in saved else {}
+        for place, choices in extra.get("architectures", {}).items():
+            node = _node(cfg.model, place)
+            if node is not None and node.get("arch") is None:
+                node["arch"] = choices
+        complete = prepared(cfg, work_dir)
+        if complete.get("test_dataloader") is None:
+            raise UserError("The config has no test_dataloader, so there is nothing to test on.")
+        complete.test_evaluator = complete.get("test_evaluator") or complete.get("val_evaluator")
+        complete.test_cfg = complete.get("test_cfg") or {}
+        for key in (*_keys("train"), *_keys("val"), "optim_wrapper", "param_scheduler", "auto_scale_lr"):
+            complete.pop(key, None)
+        complete.resume, complete.load_from = False, path
+        with closing(ExactRunner.from_cfg(complete)) as runner:
+            return {key: float(value) for key, value in runner.test().items()}
+
+
+def _keys(phase: str) -> tuple[str, ...]:
+    return tuple(f"{phase}_{what}" for what in ("dataloader", "cfg", "evaluator"))
+
+
+def _architectures(model: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place in the model config, choices) of each architecture file that a module names."""
+    if not isinstance(model, Mapping):
+        return
+    arch = model.get("arch")
+    if isinstance(arch, str) and arch.endswith(".json"):
+        parts = load_architecture(arch).parts
+        name = model.get("part", place.rsplit(".", 1)[-1])
+        part = next(iter(parts.values())) if len(parts) == 1 else parts.get(name)
+        if part is None:
+            raise UserError(f"{arch} has no part {name!r}, only {', '.join(parts)}.")
+        yield place, part.architecture.to_json()
+    elif isinstance(arch, Mapping):
+        yield place, dict(arch)
+    for key, value in model.items():
+        if key != "arch":
+            yield from _architectures(value, f"{place}.{key}" if place else key)
+
+
+def _node(model: Any, place: str) -> Any:
+    for key in place.split(".") if place else ():
+        model = model.get(key) if isinstance(model, Mapping) else None
+    return model if isinstance(model, Mapping) else None
+
+
+def _finish(runner: ExactRunner, cfg: Config, complete: Config, work_dir: Path) -> TrainResult:
+    lines = [line for line in runner.history.lines if line["score"]]
+    score = lines[-1]["score"]["validation"] if lines else None
+    with kept_random_states():
+        cost = count(runner.bare_model, tuple(adapter_of(cfg).input_size(complete)))
+    summary = {
+        "task": cfg.task,
+        "strategy": None,
+        "seed": runner.seed,
+        "config": cfg.filename,
+        **environment(),
+        "seconds": runner.train_loop.seconds,
+        "peak_memory_mib": peak_memory_mib(),
+        "epochs": runner.epoch,
+        "derived": {
+            "params": cost.params,
+            "macs": cost.macs,
+            "input_size": list(cost.input_size),
+            "convention": cost.convention,
+        },
+        "validation": score,
+        "architectures": runner.extra["architectures"],
+    }
+    if runner.rank == 0:
+        write_json(work_dir / "summary.json", summary)
+        report.write(work_dir)
+    return TrainResult(score, runner.checkpoint_path, summary)
