@@ -85,6 +85,7 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, classes]."""
         x = F.relu(x)
         if min(x.shape[2:]) >= 5:
             x = F.avg_pool2d(x, 5, self.stride, count_include_pad=False)

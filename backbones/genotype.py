@@ -60,8 +60,8 @@ def to_genotype(architecture: Mapping) -> dict[str, list]:
 def _parse(text: str) -> dict:
     try:
         call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call):
-            raise ValueError("not a call")
+        if not isinstance(call, ast.Call) or not call.keywords:
+            raise ValueError("not a call with keywords")
         return {k.arg: list(_literal(k.value)) for k in call.keywords if k.arg}
     except (SyntaxError, ValueError, TypeError) as error:
         raise ValueError(f"not a genotype, Genotype(normal=[...], normal_concat=[...], ...): {text[:80]!r}") from error

@@ -20,9 +20,7 @@ class ReLUConvNorm(nn.Sequential):
     """ReLU, 1x1 convolution, norm: what aligns the channels of a cell's inputs."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
-        super().__init__(
-            nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine)
-        )
+        super().__init__(nn.ReLU(), nn.Conv2d(c_in, c_out, 1, bias=False), nn.BatchNorm2d(c_out, affine=affine))
 
 
 class FactorizedReduce(nn.Module):
@@ -40,6 +38,7 @@ class FactorizedReduce(nn.Module):
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[B, c_in, H, W] -> [B, c_out, ceil(H / 2), ceil(W / 2)]."""
         x = F.relu(x)
         # an odd side has no pixel to shift to at its end: pad it with a zero
         shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
@@ -50,9 +49,7 @@ def _separable(channels: int, kernel: int, stride: int, dilation: int, affine: b
     padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
-        nn.Conv2d(
-            channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False
-        ),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False),
         nn.Conv2d(channels, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     ]
@@ -62,9 +59,7 @@ class SepConv(nn.Sequential):
     """(ReLU, depthwise, pointwise, norm) twice; the first carries the stride."""
 
     def __init__(self, channels: int, stride: int, kernel: int, affine: bool = True) -> None:
-        super().__init__(
-            *_separable(channels, kernel, stride, 1, affine), *_separable(channels, kernel, 1, 1, affine)
-        )
+        super().__init__(*_separable(channels, kernel, stride, 1, affine), *_separable(channels, kernel, 1, 1, affine))
 
 
 class DilConv(nn.Sequential):

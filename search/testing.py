@@ -1,11 +1,11 @@
 """Contract tests as classes: a new searchable network inherits them by saying how it is built.
 
-    class TestMyNeck(SearchableContract):
-        def build(self):
-            return MyNeck(channels=8)
+class TestMyNeck(SearchableContract):
+    def build(self):
+        return MyNeck(channels=8)
 
-        def inputs(self):
-            return (torch.randn(2, 8, 16, 16),)
+    def inputs(self):
+        return (torch.randn(2, 8, 16, 16),)
 """
 
 from __future__ import annotations
@@ -129,9 +129,15 @@ class SearchableContract:
         space = record(self.build).space
         choices = dict(space.sample(random.Random(2)))
         name = next(n for n in choices if not space[n].when)
-        with pytest.raises(ValueError, match=name), building(Fix({n: v for n, v in choices.items() if n != name})):
+        with (
+            pytest.raises(ValueError, match=name),
+            building(Fix({n: v for n, v in choices.items() if n != name})),
+        ):
             self.build()
-        with pytest.raises(ValueError, match="no/such/choice"), building(Fix({**choices, "no/such/choice": 1})):
+        with (
+            pytest.raises(ValueError, match="no/such/choice"),
+            building(Fix({**choices, "no/such/choice": 1})),
+        ):
             self.build()
 
     def _inputs(self) -> tuple[Tensor, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from search.space import Architecture, OneOf, Ordinal, SomeOf, Space
-from search.supernet.gates import GateRule, Softmax
+from search.supernet.gates import GateRule
 from search.supernet.mixed import Gate, Gates
 
 
@@ -84,4 +84,3 @@ class ArchParams(nn.Module):
             if choice.name not in complete:
                 complete[choice.name] = None, tuple(range(len(choice.options)))
         return complete
-

@@ -35,6 +35,7 @@ class Softmax:
             raise ValueError(f"temperature={self.temperature} must be above 0")
 
     def __call__(self, space: Space, logits: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
+        """`logits[name]`: [n options] -> (weights [n options], all options)."""
         return {
             name: (torch.softmax(logit / self.temperature, dim=0), tuple(range(len(logit)))) for name, logit in logits.items()
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 # a gate's value for one choice: a weight per option (None: every weight is one) and the options to run
@@ -53,9 +54,8 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return x[:, :, :: self.stride, :: self.stride].new_zeros(
-            (*x.shape[:2], -(-x.shape[2] // self.stride), -(-x.shape[3] // self.stride))
-        )
+        """Zeros whatever `x` holds, NaN included."""
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
 
 
 class MixedOp(nn.Module):

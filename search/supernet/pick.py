@@ -139,6 +139,7 @@ class Relax(Pick):
         self._params = params
 
     def gates(self) -> Gates:
+        """The gates of the architecture parameters."""
         return self._params.gates
 
     def _op(self, choice: sp.OneOf, candidates: Mapping[str, Factory]) -> MixedOp:
@@ -168,6 +169,7 @@ class Fix(Pick):
             self._chosen = dict(sp.Architecture(architecture))
 
     def gates(self) -> None:
+        """None: nothing is gated."""
         return None
 
     def close(self) -> None:

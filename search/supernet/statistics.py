@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+
 @contextmanager
 def suspended_statistics(model: nn.Module) -> Iterator[None]:
     """In train mode norms use the batch's statistics but move no buffer (architecture, unrolled and scoring forwards)."""

@@ -44,7 +44,13 @@ def test_an_inactive_choice_builds_nothing():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"width": 9}, "width"), ({"kept": ()}, "kept"), ({"levels": (3, 3, 4)}, "levels"), ({"path": (8, 8, 8)}, "path"), ({"op": "c"}, "op")],
+    [
+        ({"width": 9}, "width"),
+        ({"kept": ()}, "kept"),
+        ({"levels": (3, 3, 4)}, "levels"),
+        ({"path": (8, 8, 8)}, "path"),
+        ({"op": "c"}, "op"),
+    ],
 )
 def test_a_wrong_value_is_named(change, named):
     arch = {"width": 16, "kept": ("x",), "levels": (5, 3, 4), "path": (4, 8, 4), "op": "b"} | change
