@@ -20,12 +20,8 @@ class Architecture(Mapping[str, Value]):
             if not isinstance(name, str):
                 raise ValueError(f"an architecture's names are strings, not {name!r}")
             for item in value if isinstance(value, tuple) else (value,):
-                if not isinstance(item, str | int | float) or (
-                    isinstance(item, float) and not math.isfinite(item)
-                ):
-                    raise ValueError(
-                        f"choice {name!r} holds {item!r}, which is not a string, number or boolean"
-                    )
+                if not isinstance(item, str | int | float) or (isinstance(item, float) and not math.isfinite(item)):
+                    raise ValueError(f"choice {name!r} holds {item!r}, which is not a string, number or boolean")
 
     def __getitem__(self, name: str) -> Value:
         return self._choices[name]

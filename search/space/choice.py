@@ -61,14 +61,10 @@ class Choice(ABC):
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a choice's name must be a non-empty string, not {self.name!r}")
         if not isinstance(self.when, tuple):
-            raise ValueError(
-                f"choice {self.name!r}: `when` must be a list of (choice, option), not {self.when!r}"
-            )
+            raise ValueError(f"choice {self.name!r}: `when` must be a list of (choice, option), not {self.when!r}")
         for pair in self.when:
             if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-                raise ValueError(
-                    f"choice {self.name!r}: `when` holds {pair!r}, which is not (choice name, option)"
-                )
+                raise ValueError(f"choice {self.name!r}: `when` holds {pair!r}, which is not (choice name, option)")
         self._check()
 
     def _refuse(self, reason: str) -> ValueError:
@@ -78,12 +74,8 @@ class Choice(ABC):
         if not isinstance(options, tuple) or not options:
             raise self._refuse(f"{what} must list at least one option, not {options!r}")
         for i, option in enumerate(options):
-            if not isinstance(option, str | int | float) or (
-                isinstance(option, float) and not math.isfinite(option)
-            ):
-                raise self._refuse(
-                    f"{what} holds {option!r}; options are strings, finite numbers or booleans"
-                )
+            if not isinstance(option, str | int | float) or (isinstance(option, float) and not math.isfinite(option)):
+                raise self._refuse(f"{what} holds {option!r}; options are strings, finite numbers or booleans")
             if option in options[:i]:
                 raise self._refuse(f"{what} holds {option!r} twice")
 

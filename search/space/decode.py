@@ -18,6 +18,7 @@ included (a walk: see `_best_path`). Only choices that turn out active are read.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from search.space.architecture import Architecture
@@ -80,9 +81,7 @@ def _decode(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float
     """Choose in the space's order, so that what is inactive is never read."""
     for name in probs:
         if name not in space:
-            raise ValueError(
-                f"there are probabilities for {name!r}, but space {space.name!r} has no such choice"
-            )
+            raise ValueError(f"there are probabilities for {name!r}, but space {space.name!r} has no such choice")
     found: dict[str, Value] = {}
     for choice in space:
         if not space.is_active(choice, found):
@@ -94,9 +93,7 @@ def _decode(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float
         elif isinstance(choice, Walk):
             found[choice.name] = _best_path(choice, probs)
         else:
-            raise ValueError(
-                f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode"
-            )
+            raise ValueError(f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode")
     return Architecture(found)
 
 
@@ -107,14 +104,10 @@ def _row(choice: OneOf | Ordinal | SomeOf, probs: Probs) -> list[float]:
         raise ValueError(f"choice {choice.name!r} has no probabilities to decode{way_out}")
     row = [float(p) for p in probs[choice.name]]
     if len(row) != len(choice.options):
-        raise ValueError(
-            f"choice {choice.name!r} has {len(choice.options)} options, but {len(row)} probabilities"
-        )
+        raise ValueError(f"choice {choice.name!r} has {len(choice.options)} options, but {len(row)} probabilities")
     for option, p in zip(choice.options, row, strict=True):
         if not math.isfinite(p) or p < 0:
-            raise ValueError(
-                f"choice {choice.name!r} has probability {p} for {option!r}: the search has diverged"
-            )
+            raise ValueError(f"choice {choice.name!r} has probability {p} for {option!r}: the search has diverged")
     return row
 
 
@@ -168,34 +161,33 @@ def _best_path(walk: Walk, probs: Probs) -> Value:
     table = probs[walk.name]
     weighs_start = any((0, None, state) in table for state in walk.start)
 
-    def log(layer: int, before: Option | None, state: Option) -> float:
+    def weight(layer: int, before: Option | None, state: Option) -> Fraction:
         if layer == 0 and not weighs_start:
-            return 0.0
+            return Fraction(1)
         p = table.get((layer, before, state))
         if p is None or not math.isfinite(p) or p < 0:
-            raise ValueError(
-                f"choice {walk.name!r} has probability {p} for the move {(layer, before, state)!r}"
-            )
-        return math.log(p) if p > 0 else -math.inf
+            raise ValueError(f"choice {walk.name!r} has probability {p} for the move {(layer, before, state)!r}")
+        return Fraction(p)  # exact, so that ties are ties and long paths don't underflow
 
     def following(state: Option | None) -> list[Option]:
         options = walk.start if state is None else walk.after(state)
         return [known for known in walk.states if position(options, known) is not None]
 
-    # rest[layer][state]: the best log product of the moves after this layer, None where no path can go on
-    rest: list[dict[Option, float | None]] = [dict.fromkeys(walk.states, 0.0)]
+    met = [following(None)]
+    for _ in range(1, walk.layers):
+        met.append([to for to in walk.states if any(to in following(now) for now in met[-1])])
+    # rest[layer][state]: the best product of the moves after this layer, None where no path can go on
+    rest: list[dict[Option, Fraction | None]] = [dict.fromkeys(met[-1], Fraction(1))]
     for layer in range(walk.layers - 1, 0, -1):
         ends = rest[0]
         rest.insert(0, {})
-        for now in walk.states:
-            scores = [log(layer, now, to) + end for to in following(now) if (end := ends[to]) is not None]
+        for now in met[layer - 1]:
+            scores = [weight(layer, now, to) * end for to in following(now) if (end := ends[to]) is not None]
             rest[0][now] = max(scores, default=None)
     path: list[Option] = []
     state: Option | None = None
     for layer, ends in enumerate(rest):
-        scored = [
-            (log(layer, state, to) + end, to) for to in following(state) if (end := ends[to]) is not None
-        ]
+        scored = [(weight(layer, state, to) * end, to) for to in following(state) if (end := ends[to]) is not None]
         state = max(scored, key=lambda pair: pair[0])[1]
         path.append(state)
     return tuple(path)

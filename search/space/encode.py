@@ -44,15 +44,11 @@ def _width(choice: Choice) -> int:
 
 def _entries(choice: Choice, value: Any) -> list[float]:
     if isinstance(choice, SomeOf):
-        return [float(position(value, option) is not None) for option in choice.options] + [1.0] * (
-            choice.bounds[0] == 0
-        )
+        return [float(position(value, option) is not None) for option in choice.options] + [1.0] * (choice.bounds[0] == 0)
     if isinstance(choice, Order):
         return [float(position(choice.items, item) == i) for item in value for i in range(len(choice.items))]
     if isinstance(choice, Walk):
-        return [
-            float(position(choice.states, state) == i) for state in value for i in range(len(choice.states))
-        ]
+        return [float(position(choice.states, state) == i) for state in value for i in range(len(choice.states))]
     assert isinstance(choice, OneOf | Ordinal), choice
     chosen = position(choice.decodable, value)
     assert chosen is not None, value

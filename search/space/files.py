@@ -127,9 +127,7 @@ def load(path: str | os.PathLike[str]) -> ArchitectureFile:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"{path} is not an architecture file: its format must be {FORMAT!r}")
     if data.get("version") != VERSION:
-        raise ValueError(
-            f"{path} has version {data.get('version')!r}, but this visnas reads version {VERSION}: update it"
-        )
+        raise ValueError(f"{path} has version {data.get('version')!r}, but this visnas reads version {VERSION}: update it")
     if not isinstance(data.get("parts"), dict) or not isinstance(data.get("provenance", {}), dict):
         raise ValueError(f"{path} is damaged: parts and provenance must be JSON objects")
     try:

@@ -122,9 +122,7 @@ class Ranking:
         choice, step = self._levels[level]
         last_step = step == self._steps(choice) - 1
         known = state.remembered
-        if state.local is _PASSED or (
-            step == 0 and choice.name not in known and choice.name not in self._always
-        ):
+        if state.local is _PASSED or (step == 0 and choice.name not in known and choice.name not in self._always):
             yield _Arc(None, (), 1, _State(None if last_step else _PASSED, known), active=False)
         elif choice.name not in self._parents:
             yield _Arc(None, (), choice.count, _State(None, known - {choice.name}))

@@ -30,13 +30,9 @@ class Space:
                 raise ValueError(f"space {name!r} has two choices named {choice.name!r}")
             for parent, token in choice.when:
                 if parent not in self._choices:
-                    raise ValueError(
-                        f"choice {choice.name!r} depends on {parent!r}, which is no earlier choice"
-                    )
+                    raise ValueError(f"choice {choice.name!r} depends on {parent!r}, which is no earlier choice")
                 if self._choices[parent].step_of(token) is None:
-                    raise ValueError(
-                        f"choice {choice.name!r} depends on {token!r} of {parent!r}, which has no such option"
-                    )
+                    raise ValueError(f"choice {choice.name!r} depends on {token!r} of {parent!r}, which has no such option")
             self._choices[choice.name] = choice
 
     def __iter__(self) -> Iterator[Choice]:
@@ -233,21 +229,15 @@ def _restricted(choice: Choice, kept: Sequence[Option] | Mapping[str, Any]) -> C
     changes = dict(kept) if isinstance(kept, Mapping) else {"options": kept}
     for key in changes:
         if key not in names:
-            raise ValueError(
-                f"choice {choice.name!r} cannot be restricted by {key!r}; it has {', '.join(sorted(names))}"
-            )
+            raise ValueError(f"choice {choice.name!r} cannot be restricted by {key!r}; it has {', '.join(sorted(names))}")
     if isinstance(choice, OneOf | SomeOf | Ordinal):
         options = frozen(changes.get("options", choice.options))
         for option in options:
             if position(choice.options, option) is None:
                 raise ValueError(f"choice {choice.name!r} has no option {option!r} to keep")
-        changes["options"] = tuple(
-            option for option in choice.options if position(options, option) is not None
-        )
+        changes["options"] = tuple(option for option in choice.options if position(options, option) is not None)
     if isinstance(choice, OneOf) and "relax_only" not in changes:
-        changes["relax_only"] = tuple(
-            o for o in choice.relax_only if position(changes["options"], o) is not None
-        )
+        changes["relax_only"] = tuple(o for o in choice.relax_only if position(changes["options"], o) is not None)
     new: Choice = replace(choice, **changes)  # type: ignore[type-var]
     if isinstance(choice, OneOf) and isinstance(new, OneOf):
         inside = all(choice.contains(option) for option in new.decodable)

@@ -60,9 +60,7 @@ class SomeOf(_Stepped):
         self._check_options("options", self.options)
         k = self.k if isinstance(self.k, tuple) else (self.k, self.k)
         if len(k) != 2 or not all(type(n) is int for n in k) or not 0 <= k[0] <= k[1] <= len(self.options):
-            raise self._refuse(
-                f"k={self.k!r} must be a number, or (fewest, most), from 0 to its {len(self.options)} options"
-            )
+            raise self._refuse(f"k={self.k!r} must be a number, or (fewest, most), from 0 to its {len(self.options)} options")
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -94,9 +92,7 @@ class SomeOf(_Stepped):
         if not isinstance(value, tuple) or not fewest <= len(value) <= most:
             return False
         found = [position(self.options, v) for v in value]
-        return all(
-            b is not None and a is not None and a < b for a, b in zip([-1, *found], found, strict=False)
-        )
+        return all(b is not None and a is not None and a < b for a, b in zip([-1, *found], found, strict=False))
 
     def normal(self, value: Any) -> Any:
         """The value in the order of `options`; unchanged where an option is foreign."""
@@ -204,9 +200,7 @@ class Walk(_Stepped):
             raise self._refuse(f"layers={self.layers!r} must be a whole number of at least 1")
         if isinstance(self.moves, Mapping):
             object.__setattr__(self, "moves", frozen(list(self.moves.items())))
-        if not isinstance(self.moves, tuple) or not all(
-            isinstance(m, tuple) and len(m) == 2 for m in self.moves
-        ):
+        if not isinstance(self.moves, tuple) or not all(isinstance(m, tuple) and len(m) == 2 for m in self.moves):
             raise self._refuse("moves must list (state, (next states, ...)) pairs")
         self._check_options("moves", self.states)
         self._check_options("start", self.start)
@@ -241,11 +235,7 @@ class Walk(_Stepped):
         return tuple(token[1] for token in tokens if isinstance(token, tuple))
 
     def contains(self, value: object) -> bool:
-        if (
-            not isinstance(value, tuple)
-            or len(value) != self.layers
-            or position(self.start, value[0]) is None
-        ):
+        if not isinstance(value, tuple) or len(value) != self.layers or position(self.start, value[0]) is None:
             return False
         return all(position(self.after(a), b) is not None for a, b in pairwise(value))
 
@@ -264,9 +254,7 @@ class Walk(_Stepped):
     def step_of(self, token: object) -> int | None:
         if not isinstance(token, tuple) or len(token) != 2 or type(token[0]) is not int:
             return None
-        return (
-            token[0] if 0 <= token[0] < self.layers and position(self.states, token[1]) is not None else None
-        )
+        return token[0] if 0 <= token[0] < self.layers and position(self.states, token[1]) is not None else None
 
     def describe(self) -> str:
         return f"a path of {self.layers} layers that begins at " + " or ".join(map(repr, self.start))
