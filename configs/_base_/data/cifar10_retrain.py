@@ -1,0 +1,33 @@
+"""CIFAR-10 for training a derived network on all 50,000 images: pad-and-crop, flip, cutout 16."""
+
+data_root = "data/cifar10"
+splits = dict(train=1.0, validation=0.0, seed=0)
+normalize = dict(
+    type="search.Normalize",
+    mean=[0.49139968, 0.48215827, 0.44653124],
+    std=[0.24703233, 0.24348505, 0.26158768],
+)
+train_pipeline = [
+    dict(type="search.RandomCrop", size=32, padding=4),
+    dict(type="search.RandomHorizontalFlip"),
+    normalize,
+    dict(type="search.Cutout", length=16),
+]
+loading = dict(num_workers=2, persistent_workers=True, collate_fn=dict(type="default_collate"))
+train_dataloader = dict(
+    batch_size=96,
+    dataset=dict(type="search.CIFAR10", folder="train", pipeline=train_pipeline),
+    **loading,
+)
+val_dataloader = dict(
+    batch_size=256,
+    dataset=dict(type="search.CIFAR10", folder="train", pipeline=[normalize]),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    **loading,
+)
+test_dataloader = dict(
+    batch_size=256,
+    dataset=dict(type="search.CIFAR10", folder="test", pipeline=[normalize]),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    **loading,
+)

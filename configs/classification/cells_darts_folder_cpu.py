@@ -1,0 +1,15 @@
+"""DARTS, first order, on any ImageNet-layout folder, in minutes on 2 cores: --cfg-options
+data_root=FOLDER."""
+
+_base_ = [
+    "../_base_/data/folder_cpu_search.py",
+    "../_base_/model/cell_supernet.py",
+    "../_base_/strategy/darts.py",
+    "../_base_/schedule/cpu_search.py",
+    "../_base_/runtime/default.py",
+]
+
+model = dict(backbone=dict(channels=8, layers=5))
+strategy = dict(order=1)
+# few steps: the logits move faster than in the paper
+arch_optimizer = dict(lr=6e-3)

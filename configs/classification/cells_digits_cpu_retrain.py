@@ -1,0 +1,14 @@
+"""Training a searched cell on the handwritten digits, in minutes on 2 cores."""
+
+_base_ = [
+    "../_base_/data/digits_retrain.py",
+    "../_base_/schedule/cpu_retrain.py",
+    "../_base_/runtime/default.py",
+]
+
+model = dict(
+    type="search.ImageClassifier",
+    backbone=dict(type="search.CellNet", channels=12, layers=5, stem="cifar"),
+    # read from the data
+    num_classes=10,
+)

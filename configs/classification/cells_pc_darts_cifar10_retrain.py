@@ -1,0 +1,5 @@
+"""Training a PC-DARTS cell on CIFAR-10 with the official settings: as DARTS, but drop path 0.3."""
+
+_base_ = "cells_darts_cifar10_retrain.py"
+
+model = dict(backbone=dict(drop_path=0.3))

@@ -1,0 +1,14 @@
+"""PC-DARTS on the handwritten digits, in minutes on 2 cores."""
+
+_base_ = [
+    "../_base_/data/digits_search.py",
+    "../_base_/model/cell_supernet.py",
+    "../_base_/strategy/pc_darts.py",
+    "../_base_/schedule/cpu_search.py",
+    "../_base_/runtime/default.py",
+]
+
+model = dict(backbone=dict(channels=8, layers=5, partial=4))
+strategy = dict(freeze_epochs=3)
+# few steps: the logits move faster than in the paper
+arch_optimizer = dict(lr=6e-3)

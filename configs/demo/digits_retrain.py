@@ -1,0 +1,3 @@
+"""The demonstration's training of a searched or random cell on the handwritten digits."""
+
+_base_ = "../classification/cells_digits_cpu_retrain.py"
