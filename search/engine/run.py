@@ -55,11 +55,14 @@ def adapter_of(cfg: Mapping[str, Any]) -> Any:
     """The task adapter that the config names.
 
     Raises:
-        UserError: no task in the config.
+        UserError: no task in the config, or an unknown one.
     """
     if not cfg.get("task"):
         raise UserError("The config names no task: give task='classification'.")
-    return TASKS.build({"type": cfg["task"]})
+    adapter = TASKS.get(cfg["task"])
+    if adapter is None:
+        raise UserError(f"There is no task {cfg['task']!r}: known are {', '.join(sorted(TASKS.module_dict))}.")
+    return adapter()
 
 
 def prepared(cfg: Config, work_dir: Path) -> Config:

@@ -2,7 +2,9 @@
 
 import copy
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import nn
 from search.registry import RUNNERS, STRATEGIES
 from search.space import Architecture, Space
 from search.strategies.bilevel import Unrolled
+from search.strategies.gradient import GradientStrategy
 from search.strategies.virtual_sgd import check_sgd
 from search.supernet import ArchParams, Relax, building, record
 
@@ -57,6 +60,11 @@ class ExactRunner(Runner):
     def bare_model(self) -> nn.Module:
         """The model without a distributed wrapper."""
         return self.model.module if is_model_wrapper(self.model) else self.model
+
+    @cached_property
+    def _config_text(self) -> str:
+        # pretty_text formats the config anew each time, which takes longer than writing a small checkpoint
+        return self.cfg.pretty_text
 
     @property
     def checkpoint_path(self) -> Path:
@@ -100,7 +108,7 @@ class ExactRunner(Runner):
     def dump_config(self) -> None:
         """Writes the resolved config to ``config.py``."""
         if self.rank == 0:
-            files.write_bytes(Path(self.work_dir) / "config.py", self.cfg.pretty_text.encode())
+            files.write_bytes(Path(self.work_dir) / "config.py", self._config_text.encode())
 
     # --- scores and history -------------------------------------------------------------------------------------
 
@@ -178,7 +186,7 @@ class ExactRunner(Runner):
                 **(meta or {}),
                 "epoch": state["epoch"],
                 "iter": state["step"],
-                "cfg": self.cfg.pretty_text,
+                "cfg": self._config_text,
                 "seed": self.seed,
                 "experiment_name": self.experiment_name,
                 "time": time.strftime("%Y%m%d_%H%M%S"),
@@ -239,6 +247,9 @@ class ExactRunner(Runner):
     ) -> dict[str, Any]:
         if "visnas" in checkpoint:
             checkpoint["message_hub"] = files.hub_from_plain(checkpoint["message_hub"])
+        weights = checkpoint.get("state_dict", checkpoint)
+        # mmengine hangs an attribute on it, which a plain dict can't take
+        checkpoint = {**checkpoint, "state_dict": OrderedDict(weights)}
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         try:
             _load_checkpoint_to_model(self.bare_model, checkpoint, strict, revise_keys=revise_keys)
@@ -326,7 +337,12 @@ class SearchRunner(ExactRunner):
             raise UserError(
                 f"A search builds its model from a config (dict), not from a {type(model).__name__}."
             )
-        self.strategy = STRATEGIES.build(copy.deepcopy(self.cfg["strategy"]))
+        settings = copy.deepcopy(dict(self.cfg["strategy"]))
+        strategy = STRATEGIES.get(settings.pop("type", ""))
+        if strategy is None:
+            known = ", ".join(sorted(STRATEGIES.module_dict))
+            raise UserError(f"strategy.type of {self.cfg['strategy']} is unknown: known are {known}.")
+        self.strategy: GradientStrategy = strategy(**settings)
         recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
         self.parts: dict[str, Space] = recorded.parts
         self.space = recorded.space
