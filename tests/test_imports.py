@@ -27,7 +27,7 @@ RULES = {
     "search.supernet": ("search.space", "search.kernels", "torch", "torchvision"),
     "search.cost": ("search.space", "search.supernet", "torch"),
     "search.strategies": ("search.space", "search.supernet", "search.cost", "torch"),
-    "search.engine": ("search", "torch", "numpy", "rich", "mmengine"),
+    "search.engine": ("search", "torch", "torchvision", "numpy", "scipy", "rich", "mmengine"),
     "search.report": ("search.space", "matplotlib", "networkx", "jinja2", "markupsafe"),
     "search.registry": ("search.environment", "mmengine"),
     "search.testing": ("search", "torch", "numpy", "pytest", "mmengine"),
@@ -76,7 +76,9 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
     for line, name in imported(ast.parse(source), module, is_package):
         top = name.split(".")[0]
         if top in ("tools", "configs", "tests"):
-            found.append(f"{module}:{line} imports {name}: nothing imports tools, configs or tests")
+            # a test may call a tool's functions and share helpers with the tests beside it
+            if not (module.startswith("tests.") and top != "configs"):
+                found.append(f"{module}:{line} imports {name}: the code imports no tools, configs or tests")
         elif part is None or top in STANDARD:
             continue
         elif part == "search" and module != "search":
@@ -86,9 +88,7 @@ def violations(source: str, module: str, is_package: bool = False) -> list[str]:
             # `from search import __version__` names the package itself
             allowed = any(within(name, other) for other in RULES[part])
             if not allowed:
-                found.append(
-                    f"{module}:{line} imports {name}: {part} may import {', '.join(RULES[part]) or 'nothing'}"
-                )
+                found.append(f"{module}:{line} imports {name}: {part} may import {', '.join(RULES[part]) or 'nothing'}")
     return found
 
 
@@ -152,7 +152,7 @@ def test_every_part_of_the_tree_has_a_rule():
         ("tasks.segmentation.adapter", "import mmdet"),
         ("tasks.segmentation.adapter", "from ..detection import adapter"),
         ("tools.train", "from tools import search"),
-        ("tests.test_train", "import tests.helpers"),
+        ("tests.test_train", "import configs.demo"),
     ],
 )
 def test_the_checker_sees_a_violation(module, source):

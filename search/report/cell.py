@@ -91,8 +91,7 @@ class _Geometry:
 
     def __init__(self, cell: Cell) -> None:
         self.inputs = {
-            state: f"input {i}" if len(cell.inputs) != 2 else ("cell k−2", "cell k−1")[i]
-            for i, state in enumerate(cell.inputs)
+            state: f"input {i}" if len(cell.inputs) != 2 else ("cell k−2", "cell k−1")[i] for i, state in enumerate(cell.inputs)
         }
         longest = max((len(readable(edge.operation)) for edge in cell.edges), default=4)
         self.pill = longest * _LETTER + 0.7
@@ -131,9 +130,7 @@ def _lines(axes: Axes, cell: Cell, places: Layout, geometry: _Geometry) -> None:
     column = {**cell.columns(), OUTPUT: geometry.last}
     arrows = [(edge.source, edge.node) for edge in cell.edges] + [(node, OUTPUT) for node in cell.nodes]
     # a passage is solid when an operation reads the state beyond it, dashed when only the output does
-    solid = {
-        (edge.source, c) for edge in cell.edges for c in range(column[edge.source] + 1, column[edge.node])
-    }
+    solid = {(edge.source, c) for edge in cell.edges for c in range(column[edge.source] + 1, column[edge.node])}
     drawn = set()
     for source, target in arrows:
         for gap in range(column[source], column[target]):
@@ -170,9 +167,7 @@ def _box(axes: Axes, x: float, y: float, width: float, label: str, face: str, in
 def _parts(axes: Axes, cell: Cell, places: Layout, geometry: _Geometry, options: Sequence[object]) -> None:
     column = cell.columns()
     for state, label in geometry.inputs.items():
-        _box(
-            axes, geometry.left(0), places.y[0, Item(state, False)], geometry.input, label, PAPER, INK, MUTED
-        )
+        _box(axes, geometry.left(0), places.y[0, Item(state, False)], geometry.input, label, PAPER, INK, MUTED)
     _box(
         axes,
         geometry.left(geometry.last),

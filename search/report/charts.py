@@ -70,9 +70,7 @@ def _by_epoch(
         axes = figure.add_axes((0.1, 0.16, 0.87, 0.68))
         shade_warm_up(axes, history)
         for i, (label, xs, ys) in enumerate(found):
-            axes.plot(
-                xs, ys, color=COLOURS[i], label=label, marker="o" if len(xs) == 1 else None, markersize=4
-            )
+            axes.plot(xs, ys, color=COLOURS[i], label=label, marker="o" if len(xs) == 1 else None, markersize=4)
         if zero:
             axes.axhline(0, color=MUTED, linewidth=0.8)
         epochs(axes, history)
@@ -103,13 +101,11 @@ def shade_warm_up(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
 def beside_random(summary: Mapping[str, Any]) -> str | None:
     """Cost and score with the supernet's weights: the searched architecture beside the random ones."""
     derived = summary.get("derived")
-    drawn = [row for row in _rows(summary.get("random")) if number(row, "score_supernet") is not None]
+    drawn = [row for row in rows_of(summary.get("random")) if number(row, "score_supernet") is not None]
     if not isinstance(derived, Mapping) or number(derived, "score_supernet") is None or not drawn:
         return None
     panels = [("params", 1e6, "parameters, M"), ("macs", 1e6, "multiply-adds, M")]
-    panels = [
-        panel for panel in panels if all(number(row, panel[0]) is not None for row in (derived, *drawn))
-    ]
+    panels = [panel for panel in panels if all(number(row, panel[0]) is not None for row in (derived, *drawn))]
     if not panels:
         return None
     with style():
@@ -118,9 +114,7 @@ def beside_random(summary: Mapping[str, Any]) -> str | None:
             axes = figure.add_axes((0.1 + i * 0.46, 0.17, 0.41 if len(panels) == 2 else 0.87, 0.67))
             axes.grid(True, axis="both")
             xs = [number(row, key) / scale for row in drawn]
-            axes.scatter(
-                xs, [number(row, "score_supernet") for row in drawn], s=28, color=MUTED, label="random"
-            )
+            axes.scatter(xs, [number(row, "score_supernet") for row in drawn], s=28, color=MUTED, label="random")
             axes.scatter(
                 [number(derived, key) / scale],
                 [number(derived, "score_supernet")],
@@ -143,7 +137,7 @@ def beside_random(summary: Mapping[str, Any]) -> str | None:
 
 def groups(compare: Mapping[str, Any], key: str = "test") -> str | None:
     """Every run of a comparison as a dot, group by group, with mean and one standard deviation."""
-    runs = [row for row in _rows(compare.get("runs")) if number(row, key) is not None]
+    runs = [row for row in rows_of(compare.get("runs")) if number(row, key) is not None]
     names = list(dict.fromkeys(str(row.get("group")) for row in runs))
     if not names:
         return None
@@ -172,6 +166,6 @@ def groups(compare: Mapping[str, Any], key: str = "test") -> str | None:
         return to_svg(figure, f"Comparison, {key}")
 
 
-def _rows(value: object) -> list[Mapping[str, Any]]:
+def rows_of(value: object) -> list[Mapping[str, Any]]:
     """The objects of a JSON list; anything else counts as none."""
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []

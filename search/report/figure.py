@@ -82,9 +82,7 @@ def to_svg(figure: Figure, title: str, themed: bool = True) -> str:
     target = io.StringIO()
     keys = ("Date", "Creator", "Format", "Type")
     with style():
-        figure.savefig(
-            target, format="svg", metadata=dict.fromkeys(keys), facecolor="none" if themed else "white"
-        )
+        figure.savefig(target, format="svg", metadata=dict.fromkeys(keys), facecolor="none" if themed else "white")
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -93,9 +91,7 @@ def to_svg(figure: Figure, title: str, themed: bool = True) -> str:
     if not themed:
         return '<?xml version="1.0" encoding="utf-8"?>\n' + text
     width = figure.get_figwidth() * 96
-    text = re.sub(
-        r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1
-    )
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?) height="[^"]*"', r"\1\2", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = text.replace("<svg", f'<svg style="max-width: {width:.0f}px"', 1)
     for colour, variable in _VARIABLES.items():

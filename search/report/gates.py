@@ -64,9 +64,7 @@ def over_time(space: Space, history: History, cell: str) -> str | None:
 def others_over_time(space: Space, history: History) -> tuple[str | None, int]:
     """(chart of the choices that no cell shows, how many more there are than it shows)."""
     names = [choice for choice in space if not edge_of(choice.name) and not node_of(choice.name)]
-    found = [
-        choice for choice in names if probabilities(history, choice.name)[0] and hasattr(choice, "options")
-    ]
+    found = [choice for choice in names if probabilities(history, choice.name)[0] and hasattr(choice, "options")]
     if not found:
         return None, 0
     shown = found[:MOST]
@@ -88,9 +86,7 @@ def _grid(rows: int, columns: int, legend: bool = True) -> tuple[Figure, Any]:
 
     def axes_at(row: int, column: int) -> Axes:
         left, bottom = column * _WIDE + 0.38, foot + (rows - 1 - row) * _HIGH + 0.12
-        axes = figure.add_axes(
-            (left / width, bottom / height, (_WIDE - 0.5) / width, (_HIGH - 0.44) / height)
-        )
+        axes = figure.add_axes((left / width, bottom / height, (_WIDE - 0.5) / width, (_HIGH - 0.44) / height))
         axes.tick_params(labelsize=6.5, length=0, pad=2)
         return axes
 

@@ -84,9 +84,7 @@ def cell_of(space: Space, architecture: Mapping[str, object], cell: str) -> Cell
         raise ValueError(f"space {space.name!r} has no cell {cell!r}; its cells: {known}")
     backward = next(((node, source) for _, node, source in every if source >= node), None)
     if backward:
-        raise ValueError(
-            f"cell {cell!r} has an edge from state {backward[1]} to the earlier node {backward[0]}"
-        )
+        raise ValueError(f"cell {cell!r} has an edge from state {backward[1]} to the earlier node {backward[0]}")
     nodes = sorted({node for _, node, _ in every})
     states = sorted({source for _, _, source in every} | set(nodes))
     kept = []

@@ -106,9 +106,7 @@ def _badness(
     return crossings, round(way, 9)
 
 
-def _improve(
-    stacks: list[list[Item]], links: Sequence[Sequence[tuple[Item, Item]]], heights: Mapping[Item, float]
-) -> None:
+def _improve(stacks: list[list[Item]], links: Sequence[Sequence[tuple[Item, Item]]], heights: Mapping[Item, float]) -> None:
     """Exchange any two items of a column while that makes the drawing better; inputs keep their order."""
     best = _badness(stacks, links, heights)
     improved = True
@@ -162,9 +160,7 @@ def _apart(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     return [mean - offset for mean, offset in zip(means, offsets, strict=True)]
 
 
-def _ports(
-    cell: Cell, column: Mapping[int, int], y: Mapping[tuple[int, Item], float]
-) -> dict[tuple[int, int], float]:
+def _ports(cell: Cell, column: Mapping[int, int], y: Mapping[tuple[int, Item], float]) -> dict[tuple[int, int], float]:
     """Heights of the operations of each node, ordered as their lines arrive."""
     ports = {}
     for node in cell.nodes:

@@ -76,9 +76,7 @@ def _title(found: WorkDir) -> str:
 
 def _facts(found: WorkDir) -> list[tuple[str, str]]:
     """What was run, for the line below the title."""
-    rows = [
-        (key, found.summary.get(key, found.provenance.get(key))) for key in ("strategy", "seed", "config")
-    ]
+    rows = [(key, found.summary.get(key, found.provenance.get(key))) for key in ("strategy", "seed", "config")]
     return [(key, str(value)) for key, value in rows if value is not None]
 
 
@@ -104,9 +102,7 @@ def _tiles(found: WorkDir) -> list[tuple[str, str, str]]:
         seconds = sum(series(found.history, "seconds")[1]) or None
     if seconds is not None:
         tiles.append(("Time", duration(seconds), f"{len(found.history)} epochs"))
-    memory = number(summary, "peak_memory_mib") or max(
-        series(found.history, "peak_memory_mib")[1], default=None
-    )
+    memory = number(summary, "peak_memory_mib") or max(series(found.history, "peak_memory_mib")[1], default=None)
     if memory is not None:
         tiles.append(("Peak memory", f"{memory:,.0f} MiB", "of the process or the device"))
     return tiles
@@ -125,9 +121,7 @@ def _warnings(history: Sequence[Mapping[str, Any]]) -> list[str]:
         if isinstance(row.get("warning"), str):
             by_text.setdefault(row["warning"], []).append(f"{row['epoch']}")
     return [
-        f"{text} (epoch {epochs[0]})"
-        if len(epochs) == 1
-        else f"{text} ({len(epochs)} epochs, last {epochs[-1]})"
+        f"{text} (epoch {epochs[0]})" if len(epochs) == 1 else f"{text} ({len(epochs)} epochs, last {epochs[-1]})"
         for text, epochs in by_text.items()
     ]
 
@@ -141,10 +135,7 @@ def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "space": part.space.name,
         "fingerprint": part.fingerprint,
         "size": _size(part.space.size),
-        "cells": [
-            (cell or part.space.name, Markup(draw_cell(part.space, part.architecture, cell)))
-            for cell in cells
-        ],
+        "cells": [(cell or part.space.name, Markup(draw_cell(part.space, part.architecture, cell))) for cell in cells],
         "choices": [(name, _plain(value)) for name, value in other_choices(part.architecture).items()],
         "gates": [
             (cell or part.space.name, Markup(svg))
@@ -183,16 +174,12 @@ def _training(found: WorkDir) -> list[tuple[str, str, Markup]]:
 
 def _settled(history: Sequence[Mapping[str, Any]]) -> str | None:
     """When the derived architecture changed last, in words."""
-    known = [
-        (row["epoch"], row["architecture"]) for row in history if isinstance(row.get("architecture"), Mapping)
-    ]
+    known = [(row["epoch"], row["architecture"]) for row in history if isinstance(row.get("architecture"), Mapping)]
     if len(known) < 2:
         return None
     changes = [after[0] for before, after in itertools.pairwise(known) if before[1] != after[1]]
     if not changes:
-        return (
-            f"The derived architecture was the same after every epoch from {known[0][0]} to {known[-1][0]}."
-        )
+        return f"The derived architecture was the same after every epoch from {known[0][0]} to {known[-1][0]}."
     return (
         f"The derived architecture changed after {len(changes)} of {len(known) - 1} epochs, the last time "
         f"after epoch {changes[-1]} of {known[-1][0]}."
@@ -204,7 +191,7 @@ def _beside(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     derived = summary.get("derived")
     if not isinstance(derived, Mapping):
         return None
-    random = [row for row in summary.get("random") or [] if isinstance(row, Mapping)]
+    random = charts.rows_of(summary.get("random"))
     table = [("searched", *_costs(derived))]
     table += [(f"random {i}", *_costs(row)) for i, row in enumerate(random, 1)]
     chart = charts.beside_random(summary)
@@ -239,11 +226,9 @@ def _compare(compare: Mapping[str, Any]) -> dict[str, Any] | None:
             *(_cell(row.get(key)) for key in ("validation", "test")),
             *(_seconds(row.get(key)) for key in ("search_seconds", "train_seconds")),
         )
-        for row in compare["runs"]
-        if isinstance(row, Mapping)
+        for row in charts.rows_of(compare["runs"])
     ]
     groups = compare.get("groups")
-    tests = compare.get("tests")
     chart = charts.groups(compare)
     return {
         "chart": Markup(chart) if chart else None,
@@ -261,8 +246,7 @@ def _compare(compare: Mapping[str, Any]) -> dict[str, Any] | None:
                 _p(row.get("p")),
                 str(row.get("verdict", "–")),
             )
-            for row in (tests if isinstance(tests, list) else ())
-            if isinstance(row, Mapping)
+            for row in charts.rows_of(compare.get("tests"))
         ],
         "protocol": _flat(compare.get("protocol")),
     }
@@ -272,11 +256,7 @@ def _settings(found: WorkDir) -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, rows) of what the run was made with."""
     summary, sections = found.summary, []
     run = _flat(
-        {
-            key: summary[key]
-            for key in ("task", "strategy", "seed", "config", "hardware", "threads", "epochs")
-            if key in summary
-        }
+        {key: summary[key] for key in ("task", "strategy", "seed", "config", "hardware", "threads", "epochs") if key in summary}
     )
     speed = series(found.history, "images_per_second")[1]
     if speed:
@@ -303,9 +283,7 @@ def _flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
     """A JSON object as rows, nested keys joined by dots."""
     if not isinstance(value, Mapping):
         return [(prefix, _plain(value))] if prefix else []
-    return [
-        row for key, inner in value.items() for row in _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    ]
+    return [row for key, inner in value.items() for row in _flat(inner, f"{prefix}.{key}" if prefix else str(key))]
 
 
 def _plain(value: object) -> str:

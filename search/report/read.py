@@ -50,9 +50,7 @@ def read(work_dir: str | Path) -> WorkDir:
     """Read a work directory; ValueError when it isn't one or holds nothing to report."""
     path = Path(work_dir)
     if not path.is_dir():
-        raise ValueError(
-            f"no work directory at {str(path)!r}: give the --work-dir of a search, a training or a comparison"
-        )
+        raise ValueError(f"no work directory at {str(path)!r}: give the --work-dir of a search, a training or a comparison")
     if not any((path / name).is_file() for name in FILES):
         raise ValueError(f"nothing to report in {str(path)!r}: it holds none of {', '.join(FILES)}")
     found = WorkDir(path)
@@ -95,14 +93,10 @@ def _object(path: Path, notes: list[str]) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except json.JSONDecodeError as error:
-        notes.append(
-            f"{path.name} is not JSON (line {error.lineno}: {error.msg}): what it would show is left out"
-        )
+        notes.append(f"{path.name} is not JSON (line {error.lineno}: {error.msg}): what it would show is left out")
         return {}
     if not isinstance(value, dict):
-        notes.append(
-            f"{path.name} holds a {type(value).__name__}, not an object: what it would show is left out"
-        )
+        notes.append(f"{path.name} holds a {type(value).__name__}, not an object: what it would show is left out")
         return {}
     return value
 
@@ -115,9 +109,7 @@ def _architecture(path: Path, found: WorkDir) -> None:
     except ValueError as error:
         found.notes.append(f"the architecture is left out: {error}")
         return
-    found.parts = tuple(
-        Part(name, part.space, part.fingerprint, part.architecture) for name, part in file.parts.items()
-    )
+    found.parts = tuple(Part(name, part.space, part.fingerprint, part.architecture) for name, part in file.parts.items())
     found.provenance = file.provenance
 
 

@@ -51,8 +51,7 @@ def make_space() -> Space:
             inputs = f"{cell}/n{node}/inputs"
             choices.append(SomeOf(inputs, tuple(range(node)), k=2))
             choices += [
-                OneOf(f"{cell}/n{node}<-{i}", OPERATIONS, when=((inputs, i),), relax_only=("none",))
-                for i in range(node)
+                OneOf(f"{cell}/n{node}<-{i}", OPERATIONS, when=((inputs, i),), relax_only=("none",)) for i in range(node)
             ]
     return Space("darts", choices)
 
@@ -91,9 +90,7 @@ def make_history(space: Space, architecture: Architecture, epochs: int = 50, fre
                 "epoch": epoch,
                 "phase": "freeze" if epoch <= freeze else "search",
                 "train_loss": 2.3 * math.exp(-2.2 * progress) + rng.gauss(0, 0.02),
-                "arch_loss": None
-                if epoch <= freeze
-                else 2.3 * math.exp(-1.9 * progress) + rng.gauss(0, 0.04),
+                "arch_loss": None if epoch <= freeze else 2.3 * math.exp(-1.9 * progress) + rng.gauss(0, 0.04),
                 "score": {"supernet": supernet, "derived": derived},
                 "gap": supernet - derived,
                 "skip_share": 0.125 * round(1 + 3 * progress),
@@ -188,18 +185,17 @@ def architecture():
     return make_architecture()
 
 
-@pytest.fixture
-def work_dir(tmp_path, space, architecture):
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory):
     """A finished search of 12 epochs with a comparison beside it."""
-    folder = tmp_path / "pc_darts"
+    folder = tmp_path_factory.mktemp("search") / "pc_darts"
+    space, architecture = make_space(), make_architecture()
     (folder / "splits").mkdir(parents=True)
     history = make_history(space, architecture, epochs=12, freeze=4)
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history))
     (folder / "summary.json").write_text(json.dumps(make_summary(space, architecture)))
     (folder / "compare.json").write_text(json.dumps(make_compare()))
-    (folder / "config.py").write_text(
-        "task = 'classification'\nmodel = dict(type='search.ImageClassifier')\n"
-    )
+    (folder / "config.py").write_text("task = 'classification'\nmodel = dict(type='search.ImageClassifier')\n")
     (folder / "splits" / "splits.json").write_text(json.dumps(SPLITS))
     provenance = {"strategy": "pc_darts", "seed": 0, "score": 85.31, "commit": "0123abc"}
     save(folder / "architecture.json", {"backbone": (space, architecture)}, provenance)
