@@ -18,8 +18,8 @@ SETTINGS = {
     "imagenet": {"shape": [3, 224, 224], "channels": 48, "layers": 14, "classes": 1000},
 }
 EPILOG = """The whole classifier is counted: backbone, pooling, linear layer; no auxiliary head.
-Without --stem and --shape it is the papers' ImageNet network (48 channels, 14 cells, 1000 classes);
-with a --shape below 64 pixels, or --stem cifar, their CIFAR network (36 channels, 20 cells, 10 classes).
+Without --stem and --shape it is the published ImageNet network (48 channels, 14 cells, 1000 classes unless
+the file says otherwise); with a --shape below 64 pixels, or --stem cifar, the CIFAR one (36, 20, 10).
 
 exit codes: 0 success, 2 a mistake in the options or the file, said in one sentence"""
 
@@ -41,9 +41,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def settings(args: argparse.Namespace, provenance: dict) -> dict:
-    """What the architecture leaves open: from the options, else the file's own settings, else the papers'."""
+    """What the architecture leaves open: from the options, else the file's published network, else the papers'."""
     stem = args.stem or ("imagenet" if args.shape is None or min(args.shape[1:]) >= 64 else "cifar")
-    own = provenance.get("settings", {}).get(stem, {})
+    own = {}
+    for network in provenance.get("networks", {}).values():
+        if network["backbone"]["stem"] == stem:
+            own = {key: network["backbone"][key] for key in ("channels", "layers")}
+            own |= {"classes": network["num_classes"], "shape": [3, *network["input_size"]]}
     given = {key: getattr(args, key) for key in SETTINGS[stem] if getattr(args, key) is not None}
     return {"stem": stem, **SETTINGS[stem], **own, **given}
 
@@ -54,7 +58,10 @@ def cost_of(name: str, args: argparse.Namespace) -> dict:
     from search.cost import count
     from search.registry import MODELS
 
-    path = ARCHS / f"{name}.json"
+    path = ARCHS / f"{name.lower().replace('-', '_')}.json"
+    if not path.is_file() and not Path(name).exists():
+        shipped = ", ".join(sorted(file.stem for file in ARCHS.glob("*.json")))
+        raise ValueError(f"{name!r} is no architecture file and none of the shipped ones: {shipped}")
     file = space.load(path if path.is_file() else name)
     chosen = settings(args, file.provenance)
     model = {
@@ -68,7 +75,7 @@ def cost_of(name: str, args: argparse.Namespace) -> dict:
     }
     cost = count(lambda: MODELS.build(model), tuple(chosen.pop("shape")), convention=args.convention)
     return {
-        "name": Path(name).stem if path.is_file() else name,
+        "name": path.stem if path.is_file() else name,
         "params": cost.params,
         "macs": cost.macs,
         "input_size": list(cost.input_size),
@@ -85,18 +92,17 @@ def show(rows: list[dict]) -> None:
     from search.cost import CONVENTIONS
 
     table = Table()
-    for column in ("architecture", "input", "stem", "channels", "cells", "classes", "params (M)", "MACs (M)"):
-        table.add_column(column, justify="left" if column in ("architecture", "stem") else "right")
+    for column in ("architecture", "input", "network", "params (M)", "MACs (M)"):
+        table.add_column(column, justify="right" if column.endswith("(M)") else "left")
     for row in rows:
         table.add_row(
             row["name"],
             "x".join(map(str, row["input_size"])),
-            row["stem"],
-            *(str(row[key]) for key in ("channels", "layers", "classes")),
+            f"{row['stem']} stem, {row['channels']} channels, {row['layers']} cells, {row['classes']} classes",
             f"{row['params'] / 1e6:.4f}",
             f"{row['macs'] / 1e6:.2f}",
         )
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     console.print(table)
     console.print(f"{rows[0]['convention']}: {CONVENTIONS[rows[0]['convention']]}")
 

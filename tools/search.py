@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from search.engine.search import search
 
         result = search(command.load(args))
-        print(f"architecture: {result.architecture_file}\nreport: {result.report}")
+        print(f"architecture: {result.path}\nreport: {result.path.with_name('report.html')}")
         return 0
 
     return command.guarded(action)

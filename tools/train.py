@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> int:
         from search.engine.train import train
 
-        result = train(command.load(args))
-        print(f"checkpoint: {result.checkpoint}\nreport: {result.report}")
+        result = train(command.load(args), inherit=args.inherit)
+        print(f"checkpoint: {result.checkpoint}\nreport: {result.checkpoint.with_name('report.html')}")
         return 0
 
     return command.guarded(action)

@@ -19,8 +19,8 @@ from search import space
 from search.engine import checkpoint, config
 from search.engine.errors import UserError, disk_full
 from search.engine.keywords import keywords
-from search.registry import MODELS
 from search.environment import require_one_family
+from search.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(f"{ROOT / part}{os.sep}" for part in ("search", "backbones", "tasks", "tools"))

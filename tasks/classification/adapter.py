@@ -72,6 +72,13 @@ class Classification:
             _sync_bn_to_bn(cfg.get("model"))
         return cfg
 
+    def test_hooks(self, out: str | None, show_dir: str | None, tta: bool) -> list[dict]:
+        """Hooks of a test run: predictions as JSON, images with their labels, mean over mirror images."""
+        hooks = [dict(type="search.FlipAverageHook")] if tta else []
+        if out is not None or show_dir is not None:
+            hooks.append(dict(type="search.PredictionsHook", out=out, show_dir=show_dir))
+        return hooks
+
     def input_size(self, cfg: Config) -> tuple[int, int, int]:
         """(C, H, W) of what the test pipeline (or, without one, the training pipeline) feeds the network."""
         dataset = next(d for name in reversed(LOADERS) for d in datasets_of(cfg.get(name)))
