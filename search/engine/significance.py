@@ -77,6 +77,11 @@ def describe(values: Sequence[float]) -> dict[str, float | int | None]:
     return {"n": len(values), "mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
 
 
-def all_pairs(groups: Mapping[str, Sequence[float]]) -> list[dict[str, object]]:
-    """The tests of every pair of groups that have values, in the groups' order, as plain values."""
-    return [asdict(compare(a, groups[a], b, groups[b])) for a, b in combinations(groups, 2) if groups[a] and groups[b]]
+def all_pairs(groups: Mapping[str, Sequence[float]], apart: Sequence[str] = ()) -> list[dict[str, object]]:
+    """The tests of every pair of groups that have values, in the groups' order, as plain values.
+
+    Groups in ``apart`` share measurements, so that no two of them are tested against each other.
+    """
+    named = [name for name, values in groups.items() if values]
+    pairs = [(a, b) for a, b in combinations(named, 2) if not (a in apart and b in apart)]
+    return [asdict(compare(a, groups[a], b, groups[b])) for a, b in pairs]

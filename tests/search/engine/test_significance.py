@@ -62,6 +62,8 @@ def test_groups():
     assert describe([]) == {"n": 0, "mean": None, "std": None}
     pairs = all_pairs({"a": [1.0], "b": [], "c": [2.0], "d": [3.0]})
     assert [(pair["a"], pair["b"]) for pair in pairs] == [("a", "c"), ("a", "d"), ("c", "d")]
+    pairs = all_pairs({"a": [1.0], "c": [2.0], "d": [3.0]}, apart=["c", "d"])
+    assert [(pair["a"], pair["b"]) for pair in pairs] == [("a", "c"), ("a", "d")]
 
 
 def test_mistakes_are_named():

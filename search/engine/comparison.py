@@ -1,0 +1,281 @@
+"""Is a search better than chance? Its networks beside random ones, trained by one recipe, tested once each.
+
+1. Every search config runs once per seed; every architecture found is trained from scratch with the retraining config.
+2. Random architectures, uniform over the same space, are trained by the same recipe.
+3. Random search at equal cost: as many random architectures as the mean cost of a search and its retraining pays for
+   are trained by the recipe (or a stated short form of it), and the best on the validation split is kept; once per seed.
+4. The test data are read once per final network. Selection, where there is any, is by the validation split.
+5. A group's values are its architectures' test scores (means over the retraining seeds); pairs of groups are compared
+   by exact Mann-Whitney tests.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from search import report
+from search.engine import checkpoint, significance
+from search.engine.errors import UserError
+from search.engine.trials import Execution, Run
+from search.space import Architecture, Space, load, save
+from search.strategies import RandomSearch, random_architectures
+
+RANDOM, RANDOM_SEARCH = "random architectures", "random search"
+# far from the seeds of searches, so that no group shares its draws with another
+RANDOM_SEED, TRIAL_SEED = 10_000, 20_000
+Parts = dict[str, tuple[Space, Architecture]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is compared. Options are lists of key=value changes of the configs.
+
+    ``cost``: whether equal cost means equal training ``images`` (forward and backward; deterministic) or ``seconds``.
+    ``short``: changes of the retraining config that make the trials of random search cheaper; their best is retrained.
+    """
+
+    searches: tuple[str, ...]
+    retrain: str
+    work_dir: Path
+    seeds: tuple[int, ...] = (0, 1, 2)
+    random: int = 6
+    random_search_seeds: tuple[int, ...] = (0, 1, 2)
+    retrain_seeds: tuple[int, ...] = (0,)
+    search_options: tuple[str, ...] = ()
+    retrain_options: tuple[str, ...] = ()
+    short: tuple[str, ...] = ()
+    cost: str = "images"
+
+    def __post_init__(self) -> None:
+        names = [Path(config).stem for config in self.searches]
+        if len(set(names)) < len(names):
+            raise UserError(f"Two search configs share the name {max(names, key=names.count)!r}; rename one.")
+        for what in ("searches", "seeds", "retrain_seeds"):
+            if not getattr(self, what):
+                raise UserError(f"A comparison needs {what.replace('_', ' ')}: none were given.")
+        if self.cost not in ("images", "seconds"):
+            raise UserError(f"cost={self.cost!r}: cost is counted in 'images' or in 'seconds'.")
+        if self.random < 0:
+            raise UserError(f"--random {self.random}: give a number of architectures, 0 or more.")
+
+    def training(self, name: str, arch: Path, seed: int, test: bool, options: Sequence[str] = ()) -> Run:
+        """The run that trains an architecture file by the recipe."""
+        folder = self.work_dir / "train" / f"{arch.parent.name}-{arch.stem}" / f"seed{seed}"
+        if options:
+            folder = folder.with_name(f"short{seed}")
+        options = (*self.retrain_options, *options)
+        return Run("train", name, folder, self.retrain, options, seed, arch, test)
+
+
+def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
+    """Run what isn't done yet; writes and returns the content of ``compare.json``, and the report beside it."""
+    searches = [
+        Run(
+            "search",
+            f"search {Path(config).stem}, seed {seed}",
+            protocol.work_dir / "search" / Path(config).stem / f"seed{seed}",
+            config,
+            protocol.search_options,
+            seed,
+        )
+        for config in protocol.searches
+        for seed in protocol.seeds
+    ]
+    execution.say(f"{len(searches)} searches")
+    costs = dict(zip([(Path(r.config).stem, r.seed) for r in searches], execution.results(searches), strict=True))
+    spaces = _spaces([run.work_dir / "architecture.json" for run in searches])
+    found = [_found(protocol, run) for run in searches]
+    drawn = [_write(protocol, "random", f"{i}", parts) for i, parts in enumerate(_draw(spaces, protocol.random))]
+
+    labelled = [(Path(run.config).stem, run.seed, arch) for run, arch in zip(searches, found, strict=True)]
+    labelled += [(RANDOM, i, arch) for i, arch in enumerate(drawn)]
+    execution.say(f"{len(labelled)} architectures, each trained {len(protocol.retrain_seeds)} times")
+    rows = _trained(protocol, execution, labelled)
+    recipe = protocol.training("", found[0], protocol.retrain_seeds[0], test=False).load()
+    lower = (recipe.get("score") or {}).get("rule") == "less"
+    for row in rows:
+        if row["group"] != RANDOM:
+            cost = costs[row["group"], row["seed"]]
+            row["search_seconds"], row["search_images"] = cost["seconds"], cost["images"]
+    if protocol.random_search_seeds:
+        rows += _random_search(protocol, execution, spaces, rows, lower)
+
+    result = summarise(protocol, rows, lower)
+    checkpoint.write_json(protocol.work_dir / "compare.json", result)
+    report.write(protocol.work_dir)
+    return result
+
+
+def _trained(protocol: Protocol, execution: Execution, labelled: Sequence[tuple[str, int, Path]]) -> list[dict[str, Any]]:
+    """A row for each (group, seed, architecture file) and retraining seed."""
+    of = [(group, seed, arch, again) for group, seed, arch in labelled for again in protocol.retrain_seeds]
+    runs = [protocol.training(f"train {g}, {s}", arch, again, test=True) for g, s, arch, again in of]
+    rows = []
+    for (group, seed, arch, again), result in zip(of, execution.results(runs), strict=True):
+        choices = {name: part.architecture.to_json() for name, part in load(arch).parts.items()}
+        row = {"group": group, "seed": seed, "retrain_seed": again, "architecture": choices}
+        row |= {key: result[key] for key in ("params", "macs", "validation", "test")}
+        row |= {"search_seconds": 0.0, "search_images": 0}
+        row |= {"train_seconds": result["seconds"], "train_images": result["images"]}
+        rows.append(row)
+    return rows
+
+
+def _random_search(
+    protocol: Protocol,
+    execution: Execution,
+    spaces: dict[str, Space],
+    rows: Sequence[dict[str, Any]],
+    lower: bool,
+) -> list[dict[str, Any]]:
+    """Rows of random search at the cost of each search config, of which all but the most costly reuse the trials."""
+    unit, first = protocol.cost, protocol.retrain_seeds[0]
+    once = [row for row in rows if row["retrain_seed"] == first]
+    full = fmean(row[f"train_{unit}"] for row in once)
+    budgets = {
+        config: fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in once if row["group"] == config)
+        for config in (Path(path).stem for path in protocol.searches)
+    }
+    joint = _joint(spaces)
+    strategies = {seed: RandomSearch(joint, TRIAL_SEED + seed) for seed in protocol.random_search_seeds}
+    trials: dict[int, list[tuple[Path, dict[str, Any]]]] = {seed: [] for seed in strategies}
+    each = full
+
+    def try_up_to(count: int) -> None:
+        asked = []
+        for seed, strategy in strategies.items():
+            for i in range(len(trials[seed]), min(count, joint.size)):
+                parts = _split(spaces, strategy.ask())
+                asked.append((seed, _write(protocol, f"random_search{seed}", f"{i}", parts)))
+        runs = [protocol.training(f"random search {seed}, trial", arch, first, False, protocol.short) for seed, arch in asked]
+        for (seed, arch), result in zip(asked, execution.results(runs), strict=True):
+            trials[seed].append((arch, result))
+
+    if protocol.short:
+        # the cost of a short training is known once one is done
+        try_up_to(1)
+        each = fmean(result[unit] for done in trials.values() for _, result in done)
+    counts = {config: max(1, round((budget - (full if protocol.short else 0.0)) / each)) for config, budget in budgets.items()}
+    execution.say(f"random search: {', '.join(f'{n} trials at the cost of {c}' for c, n in counts.items())}")
+    try_up_to(max(counts.values()))
+
+    kept, spent = [], []
+    for config, count in counts.items():
+        for seed, done in trials.items():
+            tried = done[:count]
+            best = _best(tried, lower)
+            kept.append((f"{RANDOM_SEARCH}, {unit} of {config}", seed, tried[best][0]))
+            # without a short form the winner's own training is both a trial and the final training
+            others = [r for i, (_, r) in enumerate(tried) if protocol.short or i != best]
+            spent.append({key: sum(result[key] for result in others) for key in ("seconds", "images")})
+    found = _trained(protocol, execution, kept)
+    for i, row in enumerate(found):
+        cost = spent[i // len(protocol.retrain_seeds)]
+        row["search_seconds"], row["search_images"] = cost["seconds"], cost["images"]
+    return found
+
+
+def _best(tried: Sequence[tuple[Path, dict[str, Any]]], lower: bool) -> int:
+    """The trial with the best validation score, the first of equals; diverged ones are never best."""
+    scores = [-result["validation"] if lower else result["validation"] for _, result in tried]
+    if all(math.isnan(score) for score in scores):
+        raise UserError("No trial of random search has a validation score: give the recipe a validation split.")
+    return max(range(len(scores)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
+
+
+def _spaces(files: Sequence[Path]) -> dict[str, Space]:
+    """The spaces by part, which all searches must share."""
+    first = load(files[0]).parts
+    for path in files[1:]:
+        other = load(path)
+        if other.parts.keys() != first.keys():
+            raise UserError(f"{files[0]} and {path} search different parts; compare them apart.")
+        for name, part in first.items():
+            if other.parts[name].fingerprint != part.fingerprint:
+                raise UserError(
+                    f"{files[0]} and {path} are of different spaces, so they have no random baseline in common: "
+                    f"{part.space.difference(other.parts[name].space)}; compare them apart."
+                )
+    return {name: part.space for name, part in first.items()}
+
+
+def _draw(spaces: dict[str, Space], count: int) -> list[Parts]:
+    joint = _joint(spaces)
+    return [_split(spaces, drawn) for drawn in random_architectures(joint, min(count, joint.size), RANDOM_SEED)]
+
+
+def _joint(spaces: dict[str, Space]) -> Space:
+    """All parts' choices as one space, so that random architectures are uniform over whole networks."""
+    return Space("all parts", [choice for space in spaces.values() for choice in space])
+
+
+def _split(spaces: dict[str, Space], whole: Architecture) -> Parts:
+    return {
+        name: (space, Architecture({c.name: whole[c.name] for c in space if c.name in whole})) for name, space in spaces.items()
+    }
+
+
+def _found(protocol: Protocol, run: Run) -> Path:
+    """A searched architecture beside the random ones, named after its search."""
+    parts = load(run.work_dir / "architecture.json").parts
+    whole = {name: (part.space, part.architecture) for name, part in parts.items()}
+    return _write(protocol, Path(run.config).stem, f"{run.seed}", whole)
+
+
+def _write(protocol: Protocol, group: str, name: str, parts: Parts) -> Path:
+    path = protocol.work_dir / "architectures" / group / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, parts, {"strategy": group, "seed": name})
+    return path
+
+
+def summarise(protocol: Protocol, rows: Sequence[dict[str, Any]], lower: bool) -> dict[str, Any]:
+    """The content of ``compare.json``: protocol, runs, groups, and the tests of every pair of groups."""
+    values: dict[str, list[float]] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    for group in dict.fromkeys(row["group"] for row in rows):
+        of = [row for row in rows if row["group"] == group]
+        seeds = list(dict.fromkeys(row["seed"] for row in of))
+        tests = {seed: fmean(row["test"] for row in of if row["seed"] == seed) for seed in seeds}
+        values[group] = list(tests.values())
+        groups[group] = significance.describe(values[group])
+        scored = [row for row in of if not math.isnan(row["validation"])]
+        if scored:
+            best = (min if lower else max)(scored, key=lambda row: row["validation"])
+            groups[group]["selected"] = {key: best[key] for key in ("seed", "validation", "test")}
+        for unit in ("seconds", "images"):
+            groups[group][unit] = fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in of)
+    # a test says "better" of higher values
+    signed = {group: [-value if lower else value for value in of] for group, of in values.items()}
+    return {
+        "protocol": _described(protocol),
+        "runs": [_plain(row) for row in rows],
+        "groups": groups,
+        "tests": significance.all_pairs(signed, [group for group in groups if group.startswith(RANDOM_SEARCH)]),
+    }
+
+
+def _described(protocol: Protocol) -> dict[str, Any]:
+    searches = [f"{config} {' '.join(protocol.search_options)}".strip() for config in protocol.searches]
+    return {
+        "searches": searches,
+        "search seeds": list(protocol.seeds),
+        "recipe": f"{protocol.retrain} {' '.join(protocol.retrain_options)}".strip(),
+        "recipe seeds": list(protocol.retrain_seeds),
+        "random architectures": protocol.random,
+        "random search": {
+            "seeds": list(protocol.random_search_seeds),
+            "equal cost in": f"training {protocol.cost}",
+            "recipe of trials": " ".join(protocol.short) or "the same",
+        },
+        "selection": "validation split; the test data are read once per final network",
+        "tests": "two-sided exact Mann-Whitney of the architectures' test scores, ties by midranks; "
+        f"better or worse only below p = {significance.LEVEL}, not corrected for the number of pairs",
+    }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
