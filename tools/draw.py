@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"--out {args.out!r} must end in .svg, the only format drawn")
         parts = load(args.architecture).parts
         if args.part is None and len(parts) > 1:
-            raise ValueError(
-                f"{args.architecture} holds several parts; choose one by --part: {', '.join(parts)}"
-            )
+            raise ValueError(f"{args.architecture} holds several parts; choose one by --part: {', '.join(parts)}")
         name = args.part or next(iter(parts), None)
         if name not in parts:
             raise ValueError(f"{args.architecture} has no part {name!r}; it has {', '.join(parts) or 'none'}")
