@@ -20,7 +20,7 @@ def split(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def join(mixed: Tensor, rest: Tensor, k: int, stride: int) -> Tensor:
-    """Put the mixed channels [B, C/k, H', W'] and the untouched ones [B, C - C/k, H, W] together and shuffle: [B, C, H', W']."""
+    """Put the mixed channels [B, C/k, H', W'] and the rest [B, C - C/k, H, W] together and shuffle: [B, C, H', W']."""
     if stride == 2:
         rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
     return shuffle(torch.cat((mixed, rest), dim=1), k)

@@ -1,4 +1,4 @@
-"""Batch-norm recalibration: running statistics of one sub-network, from scratch (Single Path One-Shot, arXiv 1904.00420, 3.4)."""
+"""Batch-norm recalibration: a sub-network's running statistics from scratch (Single Path One-Shot, arXiv 1904.00420, 3.4)."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ from torch import nn
 from backbones import CellNet
 from backbones.cell_net import AuxiliaryHead
 from backbones.genotype import from_genotype, to_genotype
+from search.cost import bytes_kept
 from search.space import load
-from search.supernet import ArchParams, Relax, building, record
+from search.supernet import ArchParams, Relax, Softmax, building, record
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "backbones/archs").glob("*.json"), *(ROOT / "tests/data/archs").glob("*.json")])
@@ -92,7 +93,8 @@ def test_genotype_round_trip(path):
     arch = file.parts["backbone"].architecture
     genotype = file.provenance["genotype"]
     assert from_genotype(genotype) == arch
-    text = f"Genotype(normal={[tuple(e) for e in genotype['normal']]}, normal_concat=range(2, 6), reduce={genotype['reduce']}, reduce_concat=[2, 3, 4, 5])"
+    normal, reduce = ([tuple(edge) for edge in genotype[cell]] for cell in ("normal", "reduce"))
+    text = f"Genotype({normal=}, normal_concat=range(2, 6), {reduce=}, reduce_concat=[2, 3, 4, 5])"
     assert from_genotype(text) == arch
     assert from_genotype(to_genotype(arch)) == arch
     # what we hold is JSON alone
@@ -124,6 +126,33 @@ def test_pc_darts_supernet_has_the_official_parameter_count():
     count = sum(p.numel() for p in model.parameters()) + model.out_channels[-1] * 10 + 10
     assert count == 299_578
     assert sum(p.numel() for p in params.parameters()) == 2 * (14 * 8 + 14)
+
+
+def kept(partial, batch=64, size=32):
+    """Bytes the supernet of C=16, 8 layers keeps for backward, gates, classifier and loss included."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    def build():
+        return CellNet(channels=16, layers=8, affine=False, partial=partial)
+
+    space = record(build).space
+    with FakeTensorMode():
+        params = ArchParams(space, edge_logits=partial > 1)
+        with building(Relax(params)):
+            model, head = build(), nn.Linear(256, 10)
+        images, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.long)
+
+        def loss():
+            with params.gated(Softmax()):
+                return nn.functional.cross_entropy(head(model(images)[0].mean((2, 3))), labels)
+
+        return bytes_kept(loss, [*model.parameters(), *model.buffers(), *head.parameters(), *params.parameters()])
+
+
+def test_the_reference_plan_keeps_no_more_than_the_official_pc_darts():
+    assert kept(partial=4) / 2**20 <= 2437
+    # a quarter of the channels on the edges, but not a quarter of everything
+    assert kept(partial=4) < 0.4 * kept(partial=1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,16 @@
+"""DARTS, first order, on CIFAR-10 at 16x16: the reduced setting of the README's comparison."""
+
+_base_ = [
+    "../_base_/data/cifar10_16_search.py",
+    "../_base_/model/cell_supernet.py",
+    "../_base_/strategy/darts.py",
+    "../_base_/schedule/cpu_search.py",
+    "../_base_/runtime/default.py",
+]
+
+model = dict(backbone=dict(channels=8, layers=5))
+strategy = dict(order=1)
+# few steps: the logits move faster than in the paper
+arch_optimizer = dict(lr=6e-3)
+train_cfg = dict(max_epochs=8, val_interval=4)
+param_scheduler = [dict(type="CosineAnnealingLR", T_max=8, eta_min=0.001, by_epoch=True)]
