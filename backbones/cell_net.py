@@ -108,7 +108,7 @@ class CellNet(BaseModule):
         reductions: indices of the reduction cells, by default layers // 3 and 2 * layers // 3.
         nodes, keep: intermediate nodes of a cell, and the inputs each keeps when derived.
         affine: norms with scale and shift (derived networks); without, pools are normalised too (search).
-        partial: K of partial channels; 1 for derived networks.
+        partial: K of partial channels while searching; a derived network uses all channels.
         auxiliary: an auxiliary classifier of `num_classes` after the cell at 2 * layers // 3. In training mode a forward
             leaves its logits in `aux_logits` (None otherwise).
         drop_path: probability of dropping a path of a derived network at the end of training, see `set_progress`.

@@ -41,7 +41,7 @@ def inherit(narrow: nn.Module, wide: Mapping[str, Tensor]) -> Inherited:
         elif wide[name].shape != tensor.shape:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} here and {tuple(wide[name].shape)} in the supernet: inheriting needs "
-                "the supernet's channels, layers and all channels on each edge (partial_channels=1)"
+                "the supernet's width and depth, and a supernet with all channels on each edge (partial=1)"
             )
     loaded = tuple(name for name in own if name in wide)
     for name in loaded:

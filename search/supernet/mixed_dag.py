@@ -26,9 +26,10 @@ class MixedDag(nn.Module):
     ``<name>/n<j><-<i>``, active where i is kept. Edges that leave a given state have `stride`.
 
     With `partial_channels` K > 1 an edge's candidates see C/K channels only (see `partial`). If the inputs' choice has
-    logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2).
+    logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2). Both belong to the
+    relaxation: the narrow build has all channels on every edge and plain sums.
 
-    Raises ValueError where C isn't divisible by K, or K > 1 in the narrow build, which always uses all channels.
+    Raises ValueError where C isn't divisible by K.
     """
 
     def __init__(
@@ -48,13 +49,11 @@ class MixedDag(nn.Module):
         super().__init__()
         if channels % partial_channels:
             raise ValueError(f"{channels} channels can't be split in partial_channels={partial_channels} equal parts")
-        if partial_channels > 1 and not pick.wide:
-            raise ValueError(f"partial_channels={partial_channels} is for searching: a derived network uses all channels (1)")
         self.name = name
         self.inputs = inputs
         self.nodes = nodes
         self.stride = stride
-        self.partial_channels = partial_channels
+        self.partial_channels = partial_channels if pick.wide else 1
         self.gates = pick.gates()
         self.drop_path = 0.0
         # sources[j - inputs]: the states node j may read, in the order of its choice's options
@@ -68,7 +67,7 @@ class MixedDag(nn.Module):
                 edge_stride = self._stride(source)
                 op = pick.op(
                     f"{name}/n{node}<-{source}",
-                    {o: _bind(make, channels // partial_channels, edge_stride) for o, make in candidates.items()},
+                    {o: _bind(make, channels // self.partial_channels, edge_stride) for o, make in candidates.items()},
                     when=[(self._inputs_choice(node), source)],
                     relax_only=relax_only,
                 )
