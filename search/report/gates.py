@@ -43,14 +43,15 @@ def over_time(space: Space, history: History, cell: str) -> str | None:
     rows = sorted({node for node, _ in edges} | set(nodes))
     columns = sorted({source for _, source in edges})
     options = operations(space, cell)
-    top = max(max(map(max, probabilities(history, choice.name)[1])) for choice in edges.values())
+    every = [value for c in edges.values() for row in probabilities(history, c.name)[1] for value in row]
+    limits = (min(every), max(every))
     with style():
         count = len(columns) + bool(nodes)
         figure, axes_at = _grid(len(rows), count)
         for (node, source), choice in edges.items():
             axes = axes_at(rows.index(node), columns.index(source))
             colours = [colour_of(option, options) for option in choice.options]
-            best = _plot(axes, history, choice.name, colours, top)
+            best = _plot(axes, history, choice.name, colours, limits)
             _title(axes, f"{source} → {node}", readable(choice.options[best]))
         for node, choice in nodes.items():
             axes = axes_at(rows.index(node), len(columns))
@@ -93,7 +94,7 @@ def _grid(rows: int, columns: int, legend: bool = True) -> tuple[Figure, Any]:
     return figure, axes_at
 
 
-def _plot(axes: Axes, history: History, name: str, colours: Sequence[str], top: float | None) -> int:
+def _plot(axes: Axes, history: History, name: str, colours: Sequence[str], limits: tuple[float, float] | None) -> int:
     """Draw a choice's lines, the strongest at the end in full colour; returns its index."""
     xs, values = probabilities(history, name)
     step = -(-len(xs) // _POINTS)
@@ -112,7 +113,9 @@ def _plot(axes: Axes, history: History, name: str, colours: Sequence[str], top: 
             markersize=3,
         )
     epochs(axes, history)
-    axes.set_ylim(0, (top or max(map(max, values))) * 1.08 or 1)
+    low, high = limits or (min(map(min, values)), max(map(max, values)))
+    margin = (high - low) * 0.07 or 0.05
+    axes.set_ylim(low - margin, high + margin)
     axes.locator_params(axis="y", nbins=3)
     axes.locator_params(axis="x", nbins=3)
     return best
@@ -127,14 +130,16 @@ def _ends(axes: Axes, history: History, choice: Any) -> None:
     """Name the edges beside the ends of their lines, apart from each other."""
     xs, values = probabilities(history, choice.name)
     low, high = axes.get_ylim()
-    apart = (high - low) * 0.14
+    apart = (high - low) * 0.15
     order = sorted(range(len(values[-1])), key=values[-1].__getitem__)
-    at = low - apart
+    places: list[float] = []
     for i in order:
-        at = max(values[-1][i], at + apart)
+        places.append(max(values[-1][i], places[-1] + apart) if places else values[-1][i])
+    lower = sum(places) / len(places) - sum(values[-1]) / len(places)
+    for i, at in zip(order, places, strict=True):
         axes.annotate(
             str(choice.options[i]),
-            (xs[-1], at),
+            (xs[-1], at - lower),
             xytext=(6, 0),
             textcoords="offset points",
             size=6.5,

@@ -16,6 +16,10 @@ from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
 from search.report.read import Part, WorkDir, is_number, number, read, series
 
+# the conventions of search/cost/count.py in words
+_CONVENTIONS = {
+    "macs": "one multiply-add counts one; convolution and linear layers of the whole network, no auxiliary head",
+}
 _MINUS = "\N{MINUS SIGN}"
 
 
@@ -200,7 +204,7 @@ def _beside(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "table": table,
         "chart": Markup(chart) if chart else None,
         "supernet": millions(value) if (value := number(summary, "supernet", "params")) is not None else None,
-        "convention": derived.get("convention"),
+        "convention": _CONVENTIONS.get(str(derived.get("convention")), derived.get("convention")),
         "random": sum(score is not None for score in scored),
     }
 
