@@ -12,9 +12,10 @@ from .bilevel_loop import BilevelLoop
 from .errors import UserError
 from .loops import TrainLoop
 from .progress import ProgressHook
-from .runner import ExactRunner, SearchRunner
+from .runner import ExactRunner
 from .scoring import SupernetValLoop
 from .search import SearchResult, search
+from .search_runner import SearchRunner
 from .train import TrainResult, evaluate, train
 
 STRATEGIES.register_module(name="DARTS", module=DARTS, force=True)

@@ -49,9 +49,7 @@ class BilevelLoop(ExactLoop):
 
     def __init__(self, runner, dataloader: Mapping[str, Any], arch_clip_grad: dict | None = None, **kwargs):
         super().__init__(runner, dataloader, **kwargs)
-        loader = training_loader(
-            runner.cfg["arch_dataloader"], runner.seed, "architecture", runner.rank, runner.world_size
-        )
+        loader = training_loader(runner.cfg["arch_dataloader"], runner.seed, "architecture", runner.rank, runner.world_size)
         self.arch_stream = Stream(loader)
         self.arch_clip_grad = arch_clip_grad
 
@@ -78,18 +76,13 @@ class BilevelLoop(ExactLoop):
     def _prepared(self, batch: Any) -> Any:
         return self.runner.model.data_preprocessor(batch, True)
 
-    def _losses(
-        self, data: Any, weights: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Any]]:
+    def _losses(self, data: Any, weights: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Any]]:
         """The model's loss on a prepared batch, with the given weights in place of its own."""
         runner, model = self.runner, self.runner.model
         args, kwargs = ((), dict(data)) if isinstance(data, Mapping) else (tuple(data), {})
         kwargs["mode"] = "loss"
         with runner.optim_wrapper.optim_context(model), runner.arch_params.gated(runner.strategy.gate):
-            if weights is None:
-                losses = model(*args, **kwargs)
-            else:
-                losses = functional_call(model, dict(weights), args, kwargs)
+            losses = functional_call(model, dict(weights or {}), args, kwargs)
         return model.parse_losses(losses)
 
     def _arch_step(self, train_data: Any, arch_data: Any) -> float:
@@ -151,9 +144,7 @@ class BilevelLoop(ExactLoop):
             "phase": "freeze" if frozen else "search",
             "score": {"supernet": supernet, "derived": derived} if scored else {},
             "gap": runner.gap(supernet, derived) if scored else None,
-            **describe_architecture(
-                runner.space, runner.arch_params.probabilities(), runner.decode(), frozen
-            ),
+            **describe_architecture(runner.space, runner.arch_params.probabilities(), runner.decode(), frozen),
         }
 
     def close(self) -> None:

@@ -158,9 +158,12 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
             "convert it to a plain state_dict first."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path} is damaged or isn't a checkpoint: use an earlier one, or start again."
-        ) from error
+        raise UserError(f"{path} is damaged or isn't a checkpoint: use an earlier one, or start again.") from error
+    if isinstance(checkpoint, dict) and "visnas" in checkpoint:
+        # torch reads on over flipped bits; other programs may write no checksums
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise UserError(f"{path} is damaged (its checksums are wrong): use an earlier one, or start again.")
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint.")
     return checkpoint
@@ -175,13 +178,9 @@ def read_own(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     checkpoint = read(path, map_location)
     ours = checkpoint.get("visnas")
     if not isinstance(ours, dict) or "state_dict" not in checkpoint:
-        raise UserError(
-            f"{path} wasn't written by this project's search or training, so it can't be resumed."
-        )
+        raise UserError(f"{path} wasn't written by this project's search or training, so it can't be resumed.")
     if ours["version"] > FORMAT:
-        raise UserError(
-            f"{path} has format {ours['version']}, this version reads up to {FORMAT}: update visnas."
-        )
+        raise UserError(f"{path} has format {ours['version']}, this version reads up to {FORMAT}: update visnas.")
     return checkpoint
 
 
@@ -217,9 +216,7 @@ def difference(a: Any, b: Any, where: str = "") -> str | None:
     return None if a == b else f"{where} is {reprlib.repr(a)} there and {reprlib.repr(b)} here"
 
 
-def require_same_run(
-    path: str | Path, ours: Mapping[str, Any], kind: str, config: str, world: int, any_threads: bool
-) -> None:
+def require_same_run(path: str | Path, ours: Mapping[str, Any], kind: str, config: str, world: int, any_threads: bool) -> None:
     """Checks that a checkpoint may be resumed by this run.
 
     Args:
@@ -238,9 +235,7 @@ def require_same_run(
     if found:
         raise UserError(f"{path} is of another config ({found}): use that config, or another --work-dir.")
     if ours["world"] != world:
-        raise UserError(
-            f"{path} was written by {ours['world']} processes, this run has {world}: start as many."
-        )
+        raise UserError(f"{path} was written by {ours['world']} processes, this run has {world}: start as many.")
     threads = torch.get_num_threads()
     if ours["threads"] != threads and not any_threads:
         raise UserError(

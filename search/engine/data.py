@@ -134,9 +134,7 @@ class StreamBatches:
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} of the {stream} data must be at least 1.")
         if not drop_last and world > 1:
-            raise UserError(
-                f"drop_last=False of the {stream} data gives {world} processes unequal batches: leave it out."
-            )
+            raise UserError(f"drop_last=False of the {stream} data gives {world} processes unequal batches: leave it out.")
         self.global_batch = batch_size * world
         if size < (self.global_batch if drop_last else 1):
             raise UserError(

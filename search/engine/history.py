@@ -52,9 +52,7 @@ class History:
         try:
             self.lines = [json.loads(line) for line in kept]
         except ValueError as error:
-            raise UserError(
-                f"{self.path} is damaged and can't be continued: use another --work-dir."
-            ) from error
+            raise UserError(f"{self.path} is damaged and can't be continued: use another --work-dir.") from error
         if len(self.lines) < count:
             raise UserError(
                 f"{self.path} holds {len(self.lines)} lines, but the checkpoint was written after {count}: "

@@ -17,9 +17,7 @@ from .errors import UserError
 _SAMPLERS = ("DefaultSampler", "mmengine.DefaultSampler", "InfiniteSampler", "mmengine.InfiniteSampler")
 
 
-def training_loader(
-    cfg: Mapping[str, Any] | DataLoader, seed: int, stream: str, rank: int = 0, world: int = 1
-) -> DataLoader:
+def training_loader(cfg: Mapping[str, Any] | DataLoader, seed: int, stream: str, rank: int = 0, world: int = 1) -> DataLoader:
     """A loader whose order and augmentation are functions of (seed, stream, epoch, index).
 
     Args:

@@ -156,14 +156,14 @@ class ExactLoop(BaseLoop):
         self._epoch, self._ending = self._epoch + 1, False
         last = self._epoch == self._max_epochs
         metrics = None
-        if runner.val_loop is not None and self._epoch >= self.val_begin:
-            if self._epoch % self.val_interval == 0 or last:
-                # batch norms ran on each process's own images
-                distributed.average_buffers(runner.bare_model)
-                start = time.perf_counter()
-                with kept_random_states():
-                    metrics = runner.val_loop.run()
-                self.seconds += time.perf_counter() - start
+        due = self._epoch >= self.val_begin and (self._epoch % self.val_interval == 0 or last)
+        if runner.val_loop is not None and due:
+            # batch norms ran on each process's own images
+            distributed.average_buffers(runner.bare_model)
+            start = time.perf_counter()
+            with kept_random_states():
+                metrics = runner.val_loop.run()
+            self.seconds += time.perf_counter() - start
         sums, self._sums = self._sums, self._no_sums()
         batches = self.dataloader.batch_sampler
         line = {

@@ -61,9 +61,7 @@ class ProgressHook(Hook):
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} left  {task.fields[losses]}"),
         )
-        self._task = self._bar.add_task(
-            "", total=runner.max_iters, completed=runner.iter, left="?", losses=""
-        )
+        self._task = self._bar.add_task("", total=runner.max_iters, completed=runner.iter, left="?", losses="")
         self._bar.start()
 
     def _left(self, runner) -> float:
@@ -74,9 +72,7 @@ class ProgressHook(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Moves the bar."""
         if self._bar is not None:
-            losses = "  ".join(
-                f"{k} {float(v):.3f}" for k, v in outputs.items() if k in ("loss", "arch_loss")
-            )
+            losses = "  ".join(f"{k} {float(v):.3f}" for k, v in outputs.items() if k in ("loss", "arch_loss"))
             self._bar.update(
                 self._task,
                 completed=runner.train_loop.steps_done,

@@ -86,6 +86,14 @@ def prepared(cfg: Config, work_dir: Path) -> Config:
     return done
 
 
+def without_test(cfg: Config) -> Config:
+    """The config without its test data, which a search or a training must never read."""
+    kept = copy.deepcopy(cfg)
+    for key in ("test_dataloader", "test_cfg", "test_evaluator"):
+        kept.pop(key, None)
+    return kept
+
+
 @contextmanager
 def running(cfg: Config) -> Iterator[Path]:
     """Joins the processes of `cfg.launcher` for the block; gives the work directory; a full disk is a UserError."""
@@ -147,9 +155,7 @@ def _processor() -> str:
 def _commit() -> str | None:
     root = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() or None

@@ -1,6 +1,6 @@
-"""mmengine's Runner with checkpoints that resume exactly, and the runner of a search."""
+"""mmengine's Runner with checkpoints that resume exactly."""
 
-import copy
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -11,18 +11,12 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.device import get_device
-from mmengine.model import convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
-from mmengine.registry import MODELS, OPTIMIZERS
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
-from search.registry import RUNNERS, STRATEGIES
-from search.space import Architecture, Space
-from search.strategies.bilevel import Unrolled
-from search.strategies.gradient import GradientStrategy
-from search.strategies.virtual_sgd import check_sgd
-from search.supernet import ArchParams, Relax, building, record
+from search.registry import RUNNERS
 
 from . import checkpoint as files
 from . import distributed
@@ -33,6 +27,10 @@ from .history import History
 
 # what mmengine's stateful hooks keep in attributes and leave out of checkpoints
 _HOOK_ATTRIBUTES = {"EarlyStoppingHook": ("best_score", "wait_count")}
+
+
+def _consoles(logger: logging.Logger) -> list[logging.Handler]:
+    return [h for h in logger.handlers if type(h) is logging.StreamHandler]
 
 
 @RUNNERS.register_module()
@@ -50,10 +48,10 @@ class ExactRunner(Runner):
         self.run_config = ""  # what a checkpoint to resume must agree with, set by the caller
         self.allow_different_threads = False
         self.extra: dict[str, Any] = {}  # plain values that a checkpoint carries along
-        self.initialise: Callable[[nn.Module], object] | None = (
-            None  # run on the model once it has its weights
-        )
+        self.initialise: Callable[[nn.Module], object] | None = None  # run on the model once it has its weights
         super().__init__(*args, **kwargs)
+        for handler in _consoles(self.logger):
+            handler.setLevel(self.logger.level)
         self.history = History(Path(self.work_dir) / HISTORY)
 
     @property
@@ -72,6 +70,13 @@ class ExactRunner(Runner):
         return Path(self.work_dir) / files.NAME
 
     # --- building -----------------------------------------------------------------------------------------------
+
+    def build_logger(self, *args, **kwargs):
+        """mmengine's; while the runner is built its long lists of settings and hooks go to the log file only."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in _consoles(logger):
+            handler.setLevel(logging.WARNING)
+        return logger
 
     def register_default_hooks(self, hooks: Mapping[str, Any] | None = None) -> None:
         """mmengine's, without its checkpoint hook unless the config names one, and with a progress hook."""
@@ -134,9 +139,7 @@ class ExactRunner(Runner):
         for name, value in named.items():
             if key is None or name == key or name.endswith(f"/{key}"):
                 return float(value)
-        raise UserError(
-            f"score.key={key!r} isn't among the evaluator's metrics ({', '.join(named) or 'none'})."
-        )
+        raise UserError(f"score.key={key!r} isn't among the evaluator's metrics ({', '.join(named) or 'none'}).")
 
     def end_of_epoch(self, line: dict[str, Any]) -> None:
         """Adds a line of history, tells hooks (``after_history_line``) and the visualisation backends."""
@@ -169,9 +172,7 @@ class ExactRunner(Runner):
     ) -> None:
         """As mmengine's, but of plain values, written whole, with all that exact resuming needs; local files only."""
         if file_client_args or backend_args:
-            raise UserError(
-                "Checkpoints are written to local folders: leave out file_client_args and backend_args."
-            )
+            raise UserError("Checkpoints are written to local folders: leave out file_client_args and backend_args.")
         several = self.world_size > 1
         mine = {
             "random": random_states(),
@@ -242,9 +243,7 @@ class ExactRunner(Runner):
         """As mmengine's, but never running code from the file: UserError for one that would need it."""
         return self._take(files.read(filename, map_location), str(filename), strict, list(revise_keys))
 
-    def _take(
-        self, checkpoint: dict[str, Any], filename: str, strict: bool, revise_keys: list
-    ) -> dict[str, Any]:
+    def _take(self, checkpoint: dict[str, Any], filename: str, strict: bool, revise_keys: list) -> dict[str, Any]:
         if "visnas" in checkpoint:
             checkpoint["message_hub"] = files.hub_from_plain(checkpoint["message_hub"])
         weights = checkpoint.get("state_dict", checkpoint)
@@ -271,9 +270,7 @@ class ExactRunner(Runner):
         if not self._resume and self._train_loop is not None and self.rank == 0:
             self.history.cut(0)
 
-    def resume(
-        self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location="default"
-    ) -> None:
+    def resume(self, filename, resume_optimizer=True, resume_param_scheduler=True, map_location="default") -> None:
         """Goes to a checkpoint's state exactly.
 
         Raises:
@@ -282,9 +279,7 @@ class ExactRunner(Runner):
         device = get_device() if map_location == "default" else map_location
         checkpoint = files.read_own(filename, device)
         ours = checkpoint["visnas"]
-        files.require_same_run(
-            filename, ours, self.kind, self.run_config, self.world_size, self.allow_different_threads
-        )
+        files.require_same_run(filename, ours, self.kind, self.run_config, self.world_size, self.allow_different_threads)
         self._take(checkpoint, str(filename), strict=True, revise_keys=[])
         mine = ours["ranks"][self.rank]
         for name, buffer in self.bare_model.named_buffers():
@@ -315,82 +310,3 @@ class ExactRunner(Runner):
         else:
             for name, value in state.items():
                 setattr(hook, name, value)
-
-
-@RUNNERS.register_module()
-class SearchRunner(ExactRunner):
-    """The runner of a search: builds the model wide, owns the logits, their optimiser and the strategy.
-
-    Reads ``strategy``, ``arch_optimizer`` and ``arch_dataloader`` from the config; its loop is `BilevelLoop`. Nothing is
-    wrapped for several processes: the loop averages gradients itself.
-    """
-
-    kind = "search"
-
-    def build_model(self, model: nn.Module | dict) -> nn.Module:
-        """Lists the model's choices on the meta device, makes the logits, builds the model wide.
-
-        Raises:
-            UserError: the model isn't a config.
-        """
-        if not isinstance(model, dict):
-            raise UserError(
-                f"A search builds its model from a config (dict), not from a {type(model).__name__}."
-            )
-        settings = copy.deepcopy(dict(self.cfg["strategy"]))
-        strategy = STRATEGIES.get(settings.pop("type", ""))
-        if strategy is None:
-            known = ", ".join(sorted(STRATEGIES.module_dict))
-            raise UserError(f"strategy.type of {self.cfg['strategy']} is unknown: known are {known}.")
-        self.strategy: GradientStrategy = strategy(**settings)
-        recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
-        self.parts: dict[str, Space] = recorded.parts
-        self.space = recorded.space
-        self.arch_params = ArchParams(self.space, edge_logits=self.strategy.edge_logits, seed=self.seed)
-        with building(Relax(self.arch_params)):
-            return MODELS.build(copy.deepcopy(model))
-
-    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """Moves model and logits to the device; refuses a wrapper, see the class."""
-        if model_wrapper_cfg is not None:
-            raise UserError(
-                "A search can't use model_wrapper_cfg: gradients are averaged by its loop. Leave it out."
-            )
-        sync_bn = self.cfg.get("sync_bn")
-        if not self.distributed or not torch.cuda.is_available():
-            model = revert_sync_batchnorm(model)
-        elif sync_bn is not None:
-            model = convert_sync_batchnorm(model, sync_bn)
-        model = model.to(get_device())
-        # double weights get double logits
-        dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
-        self.arch_params.to(get_device(), dtype)
-        self.arch_optimizer = OPTIMIZERS.build(
-            dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
-        )
-        return model
-
-    def _init_model_weights(self) -> None:
-        super()._init_model_weights()
-        distributed.same_everywhere([self.model, self.arch_params])
-
-    def build_optim_wrapper(self, optim_wrapper):
-        """As mmengine's; an optimiser that a second order strategy can't look ahead with is refused here, not later."""
-        built = super().build_optim_wrapper(optim_wrapper)
-        if isinstance(self.strategy.update, Unrolled):
-            check_sgd(built.optimizer)
-        return built
-
-    def _maybe_compile(self, target: str) -> None:
-        options = self.cfg.get("compile")
-        if options:
-            # in place, so that functional calls of the model are compiled too
-            self.model.compile(**({} if options is True else options))
-
-    def decode(self) -> Architecture:
-        """The architecture that the logits stand for now."""
-        return self.strategy.decode(self.space, self.arch_params.probabilities())
-
-    def gap(self, supernet: float, derived: float) -> float:
-        """How much worse the derived network scores than the supernet; negative when it scores better."""
-        return supernet - derived if self.score[1] == "greater" else derived - supernet

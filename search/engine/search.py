@@ -20,8 +20,8 @@ from .bilevel_loop import BilevelLoop
 from .checkpoint import canonical_config, remove_leftovers, write_json
 from .diagnostics import peak_memory_mib
 from .errors import UserError
-from .run import adapter_of, check_work_dir, closing, environment, prepared, running
-from .runner import SearchRunner
+from .run import adapter_of, check_work_dir, closing, environment, prepared, running, without_test
+from .search_runner import SearchRunner
 
 RANDOM = 6  # architectures drawn to be set beside the searched one
 
@@ -54,38 +54,24 @@ def search(cfg: Config) -> SearchResult:
         resume = check_work_dir(work_dir, SearchRunner.kind, config, bool(cfg.get("resume")), any_threads)
         for key in ("strategy", "arch_dataloader", "arch_optimizer"):
             if key not in cfg:
-                raise UserError(
-                    f"The config has no {key}, which a search needs: is it a config for training?"
-                )
+                raise UserError(f"The config has no {key}, which a search needs: is it a config for training?")
         complete = prepared(cfg, work_dir)
         complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
         if complete.get("val_dataloader") is not None:
             complete.val_cfg = {**(complete.get("val_cfg") or {}), "type": "search.SupernetValLoop"}
         remove_leftovers(work_dir)
-        with closing(SearchRunner.from_cfg(complete)) as runner:
+        with closing(SearchRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             if not isinstance(runner.train_loop, BilevelLoop):
-                raise UserError(
-                    f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}."
-                )
+                raise UserError(f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}.")
             runner.train()
             return _finish(runner, cfg, complete, work_dir)
 
 
 def narrow(model: dict[str, Any], architecture: Architecture) -> nn.Module:
-    """The derived network of a search's model config; built on the device of the context.
-
-    A derived network uses all channels, so partial channels are switched off in it.
-    """
+    """The derived network of a search's model config; built on the device of the context."""
     with building(Fix(architecture)):
-        return MODELS.build(_all_channels(copy.deepcopy(model)))
-
-
-def _all_channels(model: Any) -> Any:
-    if isinstance(model, dict):
-        for key, value in model.items():
-            model[key] = 1 if key == "partial" else _all_channels(value)
-    return model
+        return MODELS.build(copy.deepcopy(model))
 
 
 def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path) -> SearchResult:
@@ -93,7 +79,8 @@ def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path)
     architecture = runner.decode()
     input_size = tuple(adapter_of(cfg).input_size(complete))
     drawn = random_architectures(runner.space, min(RANDOM, runner.space.size), runner.seed)
-    rows = [_row(runner, complete, a, input_size) for a in (architecture, *drawn)]
+    with runner.averaged_weights():
+        rows = [_row(runner, complete, a, input_size) for a in (architecture, *drawn)]
     derived, randoms = rows[0], rows[1:]
     path = work_dir / "architecture.json"
     summary = {
@@ -131,9 +118,7 @@ def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path)
     return SearchResult(architecture, path, derived["score_supernet"], summary)
 
 
-def _row(
-    runner: SearchRunner, cfg: Config, architecture: Architecture, input_size: tuple[int, ...]
-) -> dict[str, Any]:
+def _row(runner: SearchRunner, cfg: Config, architecture: Architecture, input_size: tuple[int, ...]) -> dict[str, Any]:
     cost: Cost = count(lambda: narrow(cfg.model, architecture), input_size)
     score = None
     if runner.val_loop is not None:

@@ -19,7 +19,7 @@ from .data import kept_random_states
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .loops import TrainLoop
-from .run import adapter_of, check_work_dir, closing, environment, prepared, running
+from .run import adapter_of, check_work_dir, closing, environment, prepared, running, without_test
 from .runner import ExactRunner
 
 
@@ -56,10 +56,8 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
         complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
         if complete.get("val_dataloader") is not None:
             complete.val_cfg = complete.get("val_cfg") or {}
-        for key in ("test_dataloader", "test_cfg", "test_evaluator"):
-            complete.pop(key, None)
         remove_leftovers(work_dir)
-        with closing(ExactRunner.from_cfg(complete)) as runner:
+        with closing(ExactRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.extra = {"architectures": found}
             if not isinstance(runner.train_loop, TrainLoop):
@@ -67,9 +65,7 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
             if inherit is not None and not resume:
                 wide = checkpoint.read_own(inherit)
                 if wide["visnas"]["kind"] != "search":
-                    raise UserError(
-                        f"{inherit} isn't the checkpoint of a search, so there is no supernet to inherit."
-                    )
+                    raise UserError(f"{inherit} isn't the checkpoint of a search, so there is no supernet to inherit.")
                 runner.initialise = lambda model: inherit_weights(model, wide["state_dict"])
             runner.train()
             return _finish(runner, cfg, complete, work_dir)
@@ -89,13 +85,14 @@ def evaluate(cfg: Config, path: str) -> dict[str, float]:
             node = _node(cfg.model, place)
             if node is not None and node.get("arch") is None:
                 node["arch"] = choices
-        complete = prepared(cfg, work_dir)
-        if complete.get("test_dataloader") is None:
+        if cfg.get("test_dataloader") is None:
             raise UserError("The config has no test_dataloader, so there is nothing to test on.")
-        complete.test_evaluator = complete.get("test_evaluator") or complete.get("val_evaluator")
-        complete.test_cfg = complete.get("test_cfg") or {}
+        cfg.test_evaluator = cfg.get("test_evaluator") or cfg.get("val_evaluator")
+        cfg.test_cfg = cfg.get("test_cfg") or {}
+        # the adapter then asks for the test data alone, and makes no splits
         for key in (*_keys("train"), *_keys("val"), "optim_wrapper", "param_scheduler", "auto_scale_lr"):
-            complete.pop(key, None)
+            cfg.pop(key, None)
+        complete = prepared(cfg, work_dir)
         complete.resume, complete.load_from = False, path
         with closing(ExactRunner.from_cfg(complete)) as runner:
             return {key: float(value) for key, value in runner.test().items()}

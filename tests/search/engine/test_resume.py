@@ -1,7 +1,6 @@
 """A run that was really killed and goes on equals one that wasn't, in every bit."""
 
 import json
-import multiprocessing
 import signal
 from pathlib import Path
 
@@ -10,21 +9,9 @@ import torch
 
 from tests.search.engine import tiny
 
-# the server imports everything once, in a process without threads, and forks a clean child for each run
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch", "mmengine.runner", "search.engine", "tests.search.engine.tiny"])
-
 # 6 steps an epoch; a checkpoint every 2 steps and at the end of each epoch
 LOOP = {"save_steps": 2}
 EMA = {"type": "EMAHook", "momentum": 0.1}
-
-
-def in_child(work_dir, **kwargs):
-    """Exit code of a run in a process of its own."""
-    child = CONTEXT.Process(target=tiny.run, args=(str(work_dir),), kwargs=kwargs)
-    child.start()
-    child.join(120)
-    return child.exitcode
 
 
 @pytest.fixture(scope="module", params=["search", "train"])
@@ -32,7 +19,7 @@ def straight(request, tmp_path_factory):
     """(whether training, the state of an uninterrupted run, its history)."""
     folder = tmp_path_factory.mktemp("straight")
     train = request.param == "train"
-    assert in_child(folder, train=train, loop=LOOP, custom_hooks=[EMA]) == 0
+    assert tiny.in_children(folder, train=train, loop=LOOP, custom_hooks=[EMA]) == [0]
     return train, tiny.state(folder), _history(folder)
 
 
@@ -55,10 +42,21 @@ def test_killed_run_goes_on_bit_for_bit(straight, tmp_path, where, at, workers):
     train, expected, history = straight
     args = {"train": train, "workers": workers, "loop": LOOP, "custom_hooks": [EMA]}
     kill = {"kill": {"type": "search.Kill", "where": where, "at": at}}
-    assert in_child(tmp_path, **args, default_hooks=kill) == -signal.SIGKILL
+    assert tiny.in_children(tmp_path, **args, default_hooks=kill) == [-signal.SIGKILL]
     saved = torch.load(tmp_path / "checkpoint.pth", weights_only=True)["visnas"]["loop"]
     assert saved["step"] == {"step": 10, "epoch": 10, "write": 8}[where]
-    assert in_child(tmp_path, **args, resume=True) == 0
+    assert tiny.in_children(tmp_path, **args, resume=True) == [0]
     assert tiny.differences(expected, tiny.state(tmp_path)) == []
     assert _history(tmp_path) == history
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_accumulated_gradients_survive(tmp_path):
+    """Killed after step 11, saved after step 10: one step's gradient was waiting for two more."""
+    wrapper = {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}, "accumulative_counts": 3}
+    args = {"loop": LOOP, "optim_wrapper": wrapper}
+    assert tiny.in_children(tmp_path / "straight", **args) == [0]
+    kill = {"kill": {"type": "search.Kill", "where": "step", "at": 11}}
+    assert tiny.in_children(tmp_path / "killed", **args, default_hooks=kill) == [-signal.SIGKILL]
+    assert tiny.in_children(tmp_path / "killed", **args, resume=True) == [0]
+    assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []

@@ -1,9 +1,12 @@
 """A searchable network of one node, random images and a task for them: a whole search takes a second."""
 
 import json
+import multiprocessing
 import os
 import random
+import resource
 import signal
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,7 @@ CLASSES = 3
 
 
 def _conv(channels, stride):
-    return nn.Sequential(
-        nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-    )
+    return nn.Sequential(nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
 
 
 CANDIDATES = {
@@ -49,9 +50,7 @@ class TinyNet(BaseModel):
         self.frozen_norms = frozen_norms
         self.stem = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         with reading("backbone", arch) as pick:
-            self.dag = MixedDag(
-                pick, "normal", CANDIDATES, channels=channels, nodes=2, keep=1, partial_channels=partial
-            )
+            self.dag = MixedDag(pick, "normal", CANDIDATES, channels=channels, nodes=2, keep=1, partial_channels=partial)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * channels, CLASSES)
         if double:
@@ -143,6 +142,30 @@ class Kill(Hook):
         os.fsync = half
 
 
+@HOOKS.register_module(force=True)
+class FullDisk(Hook):
+    """From the end of an epoch (counted from 1) on no file may grow beyond 1000 bytes."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == self.epoch:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@HOOKS.register_module(force=True)
+class Dump(Hook):
+    """Every rank's weights, buffers and logits after training, in rank<r>.pt of the work directory."""
+
+    def after_train(self, runner):
+        tensors = dict(runner.bare_model.state_dict())
+        if hasattr(runner, "arch_params"):
+            tensors.update({f"logits/{name}": p for name, p in runner.arch_params.logits.items()})
+        detached = {name: value.detach().clone() for name, value in tensors.items()}
+        torch.save(detached, Path(runner.work_dir) / f"rank{runner.rank}.pt")
+
+
 def loader(size, offset, workers, batch=4, **dataset):
     return dict(
         batch_size=batch,
@@ -167,9 +190,7 @@ def config(work_dir, *, train=False, epochs=3, workers=0, augment=True, model=No
         val_dataloader=scored(12, 100),
         val_evaluator=dict(type="search.TinyAccuracy"),
         score=dict(key="top1", rule="greater"),
-        optim_wrapper=dict(
-            optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=3e-4), clip_grad=dict(max_norm=5.0)
-        ),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=3e-4), clip_grad=dict(max_norm=5.0)),
         param_scheduler=dict(type="CosineAnnealingLR", T_max=epochs, eta_min=0.001, by_epoch=True),
         log_level="WARNING",
     )
@@ -184,6 +205,37 @@ def config(work_dir, *, train=False, epochs=3, workers=0, augment=True, model=No
         )
     values.update(more)
     return Config(values)
+
+
+# the server imports everything once, in a process without threads, and forks a clean child for each run
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["torch", "mmengine.runner", "search.engine", "tests.search.engine.tiny"])
+
+
+def in_children(work_dir, world=1, **kwargs):
+    """Exit codes of a run in `world` processes of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [CONTEXT.Process(target=_child, args=(str(work_dir), rank, world, port, kwargs)) for rank in range(world)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    return [child.exitcode for child in children]
+
+
+def _child(work_dir, rank, world, port, kwargs):
+    if world > 1:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        kwargs = {**kwargs, "launcher": "pytorch"}
+    try:
+        run(work_dir, **kwargs)
+    except ValueError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        Path(work_dir, "said.txt").write_text(f"{type(error).__name__}: {error}")
+        raise
 
 
 ARCH = {
@@ -204,7 +256,7 @@ def run(work_dir, train=False, **kwargs):
     # drawing takes longer than the rest of a tiny run
     report.write = lambda work_dir: None
     if train:
-        kwargs["model"] = {"dropout": 0.2, "arch": ARCH}
+        kwargs["model"] = {"dropout": 0.2, **kwargs.get("model", {}), "arch": ARCH}
     return (run_train if train else run_search)(config(work_dir, train=train, **kwargs))
 
 

@@ -1,0 +1,110 @@
+"""The runner of a search."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.device import get_device
+from mmengine.hooks import EMAHook
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+from mmengine.registry import MODELS, OPTIMIZERS
+from torch import nn
+
+from search.registry import RUNNERS, STRATEGIES
+from search.space import Architecture, Space
+from search.strategies.bilevel import Unrolled
+from search.strategies.gradient import GradientStrategy
+from search.strategies.virtual_sgd import check_sgd
+from search.supernet import ArchParams, Relax, building, record
+
+from . import distributed
+from .errors import UserError
+from .runner import ExactRunner
+
+
+@RUNNERS.register_module()
+class SearchRunner(ExactRunner):
+    """The runner of a search: builds the model wide, owns the logits, their optimiser and the strategy.
+
+    Reads ``strategy``, ``arch_optimizer`` and ``arch_dataloader`` from the config; its loop is `BilevelLoop`. Nothing is
+    wrapped for several processes: the loop averages gradients itself.
+    """
+
+    kind = "search"
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Lists the model's choices on the meta device, makes the logits, builds the model wide.
+
+        Raises:
+            UserError: the model isn't a config.
+        """
+        if not isinstance(model, dict):
+            raise UserError(f"A search builds its model from a config (dict), not from a {type(model).__name__}.")
+        settings = copy.deepcopy(dict(self.cfg["strategy"]))
+        strategy = STRATEGIES.get(settings.pop("type", ""))
+        if strategy is None:
+            known = ", ".join(sorted(STRATEGIES.module_dict))
+            raise UserError(f"strategy.type of {self.cfg['strategy']} is unknown: known are {known}.")
+        self.strategy: GradientStrategy = strategy(**settings)
+        recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
+        self.parts: dict[str, Space] = recorded.parts
+        self.space = recorded.space
+        self.arch_params = ArchParams(self.space, edge_logits=self.strategy.edge_logits, seed=self.seed)
+        with building(Relax(self.arch_params)):
+            return MODELS.build(copy.deepcopy(model))
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Moves model and logits to the device; refuses a wrapper, see the class."""
+        if model_wrapper_cfg is not None:
+            raise UserError("A search can't use model_wrapper_cfg: gradients are averaged by its loop. Leave it out.")
+        sync_bn = self.cfg.get("sync_bn")
+        if not self.distributed or not torch.cuda.is_available():
+            model = revert_sync_batchnorm(model)
+        elif sync_bn is not None:
+            model = convert_sync_batchnorm(model, sync_bn)
+        model = model.to(get_device())
+        # double weights get double logits
+        dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
+        self.arch_params.to(get_device(), dtype)
+        self.arch_optimizer = OPTIMIZERS.build(
+            dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
+        )
+        return model
+
+    def _init_model_weights(self) -> None:
+        super()._init_model_weights()
+        distributed.same_everywhere([self.model, self.arch_params])
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """As mmengine's; an optimiser that a second order strategy can't look ahead with is refused here, not later."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(self.strategy.update, Unrolled):
+            check_sgd(built.optimizer)
+        return built
+
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get("compile")
+        if options:
+            # in place, so that functional calls of the model are compiled too
+            self.model.compile(**({} if options is True else options))
+
+    def decode(self) -> Architecture:
+        """The architecture that the logits stand for now."""
+        return self.strategy.decode(self.space, self.arch_params.probabilities())
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """With the weights that validation uses: those of an EMAHook, if the config has one."""
+        averaging = [hook for hook in self.hooks if isinstance(hook, EMAHook)]
+        for hook in averaging:
+            hook.before_test_epoch(self)
+        try:
+            yield
+        finally:
+            for hook in averaging:
+                hook.after_test_epoch(self)
+
+    def gap(self, supernet: float, derived: float) -> float:
+        """How much worse the derived network scores than the supernet; negative when it scores better."""
+        return supernet - derived if self.score[1] == "greater" else derived - supernet

@@ -1,0 +1,183 @@
+"""A search and a training in this process: what they write, mmengine's hooks and backends, what they refuse."""
+
+import json
+
+import pytest
+import torch
+
+from search import report
+from search.engine import SearchRunner, UserError, checkpoint, evaluate, search, train
+from search.engine.run import without_test
+from search.space import load
+from tests.search.engine import tiny
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(report, "write", lambda work_dir: None)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A work directory of a finished search with EMA and all visualisation backends, with its report."""
+    folder = tmp_path_factory.mktemp("searched")
+    backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
+    cfg = tiny.config(
+        folder,
+        custom_hooks=[{"type": "EMAHook", "momentum": 0.1}],
+        visualizer={"type": "Visualizer", "vis_backends": backends},
+        test_dataloader=tiny.scored(9, 200),
+    )
+    return folder, search(cfg)
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def test_a_search_writes_its_work_directory(searched):
+    folder, result = searched
+    for name in ("config.py", "history.jsonl", "checkpoint.pth", "architecture.json", "summary.json", "report.html"):
+        assert (folder / name).exists(), name
+    assert load(folder / "architecture.json").parts["backbone"].architecture == result.architecture
+    summary = json.loads((folder / "summary.json").read_text())
+    assert len(summary["random"]) == 6 and summary["space"]["size"] == 54
+    assert summary["derived"]["params"] < summary["supernet"]["params"]
+    assert summary["derived"]["score_supernet"] == result.score
+
+
+def test_history_has_a_line_for_each_epoch(searched):
+    folder, result = searched
+    rows = lines(folder)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert [row["phase"] for row in rows] == ["freeze", "search", "search"]
+    assert rows[0]["arch_loss"] is None and rows[1]["arch_loss"] > 0
+    for row in rows:
+        assert row["gap"] == pytest.approx(row["score"]["supernet"] - row["score"]["derived"])
+    assert rows[-1]["architecture"] == result.architecture.to_json()
+    # also with averaged weights, which both are scored with
+    assert rows[-1]["score"]["derived"] == result.score
+
+
+def test_logits_stay_frozen_in_the_first_epoch_only(searched):
+    rows = lines(searched[0])
+    start = rows[0]["probabilities"]["normal/n2<-0"]
+    assert all(abs(p - 0.25) < 2e-3 for p in start)
+    assert rows[1]["probabilities"]["normal/n2<-0"] != start
+
+
+def test_visualisation_backends_get_losses_and_scores(searched):
+    folder, _ = searched
+    scalars = [json.loads(r) for f in folder.glob("*/vis_data/scalars.json") for r in f.read_text().splitlines()]
+    names = {name for row in scalars for name in row}
+    assert {"epoch/train_loss", "epoch/gap", "epoch/supernet", "top1", "derived/top1", "loss"} <= names
+    (events,) = folder.glob("*/vis_data/events.out.tfevents.*")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(events))
+    read.Reload()
+    assert len(read.Scalars("epoch/train_loss")) == 3
+
+
+def test_ema_weights_are_what_the_checkpoint_serves(searched):
+    saved = checkpoint.read_own(searched[0] / "checkpoint.pth")
+    raw = {k.removeprefix("module."): v for k, v in saved["ema_state_dict"].items() if k != "steps"}
+    assert int(saved["ema_state_dict"]["steps"]) == 18
+    assert not torch.equal(saved["state_dict"]["head.weight"], raw["head.weight"])
+
+
+def test_the_gap_is_the_supernets_score_less_that_of_the_masked_network(tmp_path):
+    cfg = tiny.config(tmp_path, epochs=2)
+    result = search(cfg)
+    last = lines(tmp_path)[-1]
+    assert last["score"]["derived"] == result.score
+    assert last["gap"] == pytest.approx(last["score"]["supernet"] - result.score)
+
+
+def test_scoring_moves_no_statistics(tmp_path):
+    cfg = without_test(tiny.config(tmp_path))
+    cfg.update({"randomness": {"seed": 0}, "val_cfg": {"type": "search.SupernetValLoop"}})
+    runner = SearchRunner.from_cfg(cfg)
+    before = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    assert runner.train_loop is not None
+    metrics = runner.val_loop.run()
+    assert set(metrics) == {"top1", "derived/top1"}
+    assert all(torch.equal(v, before[k]) for k, v in runner.model.state_dict().items())
+
+
+def test_a_derived_network_trains_inherits_and_is_tested(searched, tmp_path):
+    folder, _ = searched
+    arch = str(folder / "architecture.json")
+    settings = {"train": True, "epochs": 2, "model": {"arch": arch}, "test_dataloader": tiny.scored(9, 200)}
+    trained = train(tiny.config(tmp_path / "scratch", **settings))
+    assert lines(tmp_path / "scratch")[-1]["score"] == {"validation": trained.score}
+    train(tiny.config(tmp_path / "inherited", **settings), inherit=str(folder / "checkpoint.pth"))
+    first = [lines(tmp_path / name)[0]["train_loss"] for name in ("scratch", "inherited")]
+    assert first[1] < first[0]
+    # the architecture comes from the checkpoint
+    metrics = evaluate(tiny.config(tmp_path / "test", **{**settings, "model": {}}), str(trained.checkpoint))
+    assert set(metrics) == {"top1"}
+
+
+@pytest.mark.parametrize("train_too", [False, True])
+def test_autocast(tmp_path, train_too):
+    wrapper = {"type": "AutocastOptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}}
+    cfg = tiny.config(tmp_path, train=train_too, epochs=2, optim_wrapper=wrapper)
+    if train_too:
+        cfg.model.arch = tiny.ARCH
+    (train if train_too else search)(cfg)
+    saved = checkpoint.read_own(tmp_path / "checkpoint.pth")
+    assert all(v.dtype != torch.bfloat16 for v in saved["state_dict"].values())
+    assert lines(tmp_path)[-1]["train_loss"] < 1.2
+
+
+def test_compiled_forwards_give_the_same_search(tmp_path):
+    """backend 'eager' traces without generating code: tracing is what closures and gates could break."""
+    args = {"epochs": 2, "strategy": {"type": "DARTS", "order": 2}}
+    search(tiny.config(tmp_path / "eager", **args))
+    search(tiny.config(tmp_path / "compiled", **args, compile={"backend": "eager"}))
+    states = [checkpoint.read_own(tmp_path / n / "checkpoint.pth") for n in ("eager", "compiled")]
+    logits = [s["visnas"]["loop"]["arch_params"] for s in states]
+    assert all(torch.allclose(v, logits[1][k], atol=1e-6) for k, v in logits[0].items())
+
+
+def test_a_work_directory_of_another_run_is_left_alone(searched):
+    folder, _ = searched
+    before = {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+    with pytest.raises(UserError, match="already holds a run"):
+        search(tiny.config(folder))
+    with pytest.raises(UserError, match=r"another config \(arch_optimizer\.lr is 0\.01 there and 1\.0 here\)"):
+        search(tiny.config(folder, custom_hooks=[{"type": "EMAHook", "momentum": 0.1}], **_other(), resume=True))
+    with pytest.raises(UserError, match="of a search run, this is a train run"):
+        train(tiny.config(folder, train=True, model={"arch": tiny.ARCH}, resume=True))
+    assert before == {p: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def _other():
+    backends = [{"type": "LocalVisBackend"}, {"type": "TensorboardVisBackend"}]
+    return {
+        "arch_optimizer": {"type": "Adam", "lr": 1.0, "betas": (0.5, 0.999), "weight_decay": 1e-3},
+        "visualizer": {"type": "Visualizer", "vis_backends": backends},
+        "test_dataloader": tiny.scored(9, 200),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"strategy": {"type": "PCDART"}}, "strategy.type"),
+        ({"score": {"key": "top7"}}, "score.key='top7' isn't among"),
+        ({"score": {"key": "top1", "rule": "more"}}, "score.rule='more'"),
+        ({"optim_wrapper": {"optimizer": {"type": "Adam", "lr": 0.1}}, "strategy": {"type": "DARTS", "order": 2}}, "Adam"),
+        ({"train_cfg": {"type": "search.BilevelLoop", "max_epochs": 0}}, "max_epochs=0"),
+        ({"train_cfg": {"type": "search.TrainLoop", "max_epochs": 1}}, "must be 'search.BilevelLoop'"),
+        ({"task": "tinny"}, "no task 'tinny'"),
+    ],
+)
+def test_mistakes_are_said_before_or_when_they_matter(tmp_path, change, words):
+    with pytest.raises(ValueError, match=words):
+        search(tiny.config(tmp_path, epochs=1, **change))
