@@ -5,7 +5,8 @@ its result is that of the command line tools. The processes are forked from a se
 already, so a run starts in a fraction of a second, not in the several seconds that the imports take.
 """
 
-import argparse
+import copy
+import functools
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from typing import Any
 from mmengine.config import Config
 
 from search.engine import checkpoint, command
+from search.engine import config as config_files
 from search.engine.errors import UserError
 from search.engine.search import search
 from search.engine.train import evaluate, train
@@ -54,26 +56,26 @@ class Run:
 
     def load(self) -> Config:
         """Its config, as the command line tools load it."""
-        cfg = command.load(
-            argparse.Namespace(
-                config=self.config,
-                cfg_options=list(self.options),
-                work_dir=str(self.work_dir),
-                seed=self.seed,
-                arch=None if self.arch is None else str(self.arch),
-            )
-        )
+        cfg = copy.deepcopy(_loaded(self.config, self.options))
+        cfg.work_dir, cfg.seed = str(self.work_dir), self.seed
+        if "seed" in cfg.get("randomness", {}):
+            cfg.randomness.seed = self.seed
+        if self.arch is not None:
+            command.set_architecture(cfg, str(self.arch))
         # from its checkpoint, if it has one
         cfg.resume = True
         return cfg
 
 
+@functools.cache
+def _loaded(config: str, options: tuple[str, ...]) -> Config:
+    # reading and checking a config takes longer than anything else between two runs
+    return config_files.load(config, options)
+
+
 @dataclass
 class Execution:
-    """How runs are executed: ``jobs`` at a time with ``threads`` threads each; 0 jobs: here, one after the other.
-
-    Where there are fewer runs than jobs, they share all threads.
-    """
+    """How runs are executed: ``jobs`` at a time with ``threads`` threads each; 0 jobs: here, one after the other."""
 
     jobs: int = 1
     threads: int = 1
@@ -89,11 +91,10 @@ class Execution:
         """
         to_do = [run for run in runs if not _finished(run, _fingerprint(run, run.load()))]
         start, done = time.monotonic(), 0
-        threads = max(self.threads, self.jobs * self.threads // max(len(runs), 1))
         if len(to_do) < len(runs):
             self.say(f"{len(runs) - len(to_do)} of {len(runs)} runs are finished already")
         with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
-            futures = {pool.submit(self._execute, run, threads): run for run in to_do}
+            futures = {pool.submit(self._execute, run): run for run in to_do}
             try:
                 for future in as_completed(futures):
                     future.result()
@@ -105,12 +106,12 @@ class Execution:
                 raise
         return [_read(run) for run in runs]
 
-    def _execute(self, run: Run, threads: int) -> None:
+    def _execute(self, run: Run) -> None:
         if self.jobs == 0:
             perform(run, self.steps)
             return
         context = _server()
-        process = context.Process(target=_child, args=(run, self.steps, threads))
+        process = context.Process(target=_child, args=(run, self.steps, self.threads))
         process.start()
         process.join()
         if process.exitcode:
