@@ -8,9 +8,9 @@ _base_ = [
     "../_base_/runtime/default.py",
 ]
 
-model = dict(backbone=dict(channels=8, layers=5))
+model = dict(backbone=dict(channels=8, layers=4))
 strategy = dict(order=1)
-# few steps: the logits move faster than in the paper
-arch_optimizer = dict(lr=6e-3)
+# a hundred steps: the logits must move faster than in the paper
+arch_optimizer = dict(lr=0.03)
 train_cfg = dict(max_epochs=8, val_interval=4)
 param_scheduler = [dict(type="CosineAnnealingLR", T_max=8, eta_min=0.001, by_epoch=True)]
