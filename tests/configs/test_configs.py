@@ -20,6 +20,7 @@ def rates(path):
     found = []
     for _ in range(cfg.train_cfg.max_epochs):
         found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         for scheduler in schedulers:
             scheduler.step()
     return found
