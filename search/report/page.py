@@ -14,13 +14,13 @@ from markupsafe import Markup
 from search.report import charts, gates
 from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
-from search.report.read import Part, WorkDir, is_number, number, read, series
+from search.report.read import Part, WorkDir, number, read, series
+from search.report.words import cell_text, duration, flat, millions, p_text, plain, seconds_text, size_text
 
 # the conventions of search/cost/count.py in words
 _CONVENTIONS = {
     "macs": "one multiply-add counts one; convolution and linear layers of the whole network, no auxiliary head",
 }
-_MINUS = "\N{MINUS SIGN}"
 
 
 def write(work_dir: str | Path) -> Path:
@@ -100,7 +100,7 @@ def _tiles(found: WorkDir) -> list[tuple[str, str, str]]:
     if validation:
         tiles.append((_score_key(found), f"{validation[-1]:.4g}", "validation, last epoch"))
     if (value := number(summary, "space", "size")) is not None:
-        tiles.append(("Space", _size(value), "architectures"))
+        tiles.append(("Space", size_text(value), "architectures"))
     seconds = number(summary, "seconds")
     if seconds is None and found.history:
         seconds = sum(series(found.history, "seconds")[1]) or None
@@ -138,9 +138,9 @@ def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "name": part.name,
         "space": part.space.name,
         "fingerprint": part.fingerprint,
-        "size": _size(part.space.size),
+        "size": size_text(part.space.size),
         "cells": [(cell or part.space.name, Markup(draw_cell(part.space, part.architecture, cell))) for cell in cells],
-        "choices": [(name, _plain(value)) for name, value in other_choices(part.architecture).items()],
+        "choices": [(name, plain(value)) for name, value in other_choices(part.architecture).items()],
         "gates": [
             (cell or part.space.name, Markup(svg))
             for cell in cells
@@ -227,8 +227,8 @@ def _compare(compare: Mapping[str, Any]) -> dict[str, Any] | None:
             str(row.get("group")),
             str(row.get("seed")),
             *_costs(row)[:2],
-            *(_cell(row.get(key)) for key in ("validation", "test")),
-            *(_seconds(row.get(key)) for key in ("search_seconds", "train_seconds")),
+            *(cell_text(row.get(key)) for key in ("validation", "test")),
+            *(seconds_text(row.get(key)) for key in ("search_seconds", "train_seconds")),
         )
         for row in charts.rows_of(compare["runs"])
     ]
@@ -238,7 +238,12 @@ def _compare(compare: Mapping[str, Any]) -> dict[str, Any] | None:
         "chart": Markup(chart) if chart else None,
         "runs": runs,
         "groups": [
-            (str(name), _cell(row.get("n")), _cell(row.get("mean")), _cell(row.get("std")))
+            (
+                str(name),
+                *(cell_text(row.get(key)) for key in ("n", "mean", "std")),
+                cell_text(number(row, "selected", "test")),
+                seconds_text(row.get("seconds")),
+            )
             for name, row in (groups.items() if isinstance(groups, Mapping) else ())
             if isinstance(row, Mapping)
         ],
@@ -246,20 +251,20 @@ def _compare(compare: Mapping[str, Any]) -> dict[str, Any] | None:
             (
                 str(row.get("a")),
                 str(row.get("b")),
-                _cell(row.get("u")),
-                _p(row.get("p")),
                 str(row.get("verdict", "–")),
+                cell_text(row.get("u")),
+                p_text(row.get("p")),
             )
             for row in charts.rows_of(compare.get("tests"))
         ],
-        "protocol": _flat(compare.get("protocol")),
+        "protocol": flat(compare.get("protocol")),
     }
 
 
 def _settings(found: WorkDir) -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, rows) of what the run was made with."""
     summary, sections = found.summary, []
-    run = _flat(
+    run = flat(
         {key: summary[key] for key in ("task", "strategy", "seed", "config", "hardware", "threads", "epochs") if key in summary}
     )
     speed = series(found.history, "images_per_second")[1]
@@ -269,7 +274,7 @@ def _settings(found: WorkDir) -> list[tuple[str, list[tuple[str, str]]]]:
     if seconds:
         run.append(("time per epoch", f"{duration(min(seconds))} to {duration(max(seconds))}"))
     sections.append(("Run", run))
-    sections.append(("Versions", _flat(summary.get("versions"))))
+    sections.append(("Versions", flat(summary.get("versions"))))
     sections.append(
         (
             "Splits",
@@ -279,54 +284,5 @@ def _settings(found: WorkDir) -> list[tuple[str, list[tuple[str, str]]]]:
             ],
         )
     )
-    sections.append(("Provenance of architecture.json", _flat(found.provenance)))
+    sections.append(("Provenance of architecture.json", flat(found.provenance)))
     return [(heading, rows) for heading, rows in sections if rows]
-
-
-def _flat(value: object, prefix: str = "") -> list[tuple[str, str]]:
-    """A JSON object as rows, nested keys joined by dots."""
-    if not isinstance(value, Mapping):
-        return [(prefix, _plain(value))] if prefix else []
-    return [row for key, inner in value.items() for row in _flat(inner, f"{prefix}.{key}" if prefix else str(key))]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_plain, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _cell(value: object) -> str:
-    if not is_number(value):
-        return "–" if value is None else str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}".replace("-", _MINUS)
-
-
-def _seconds(value: object) -> str:
-    return duration(value) if is_number(value) and value else "–"
-
-
-def _p(value: object) -> str:
-    return f"{value:.3g}" if is_number(value) else "–"
-
-
-def millions(value: float) -> str:
-    """A count in millions, or whole when it is small."""
-    return f"{value / 1e6:,.2f} M" if value >= 1e5 else f"{value:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: `1 h 04 min`, `3 min 20 s`, `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _size(size: float) -> str:
-    """A number of architectures: whole, or as a power of ten where nobody would count the digits."""
-    if size < 1e7:
-        return f"{size:,.0f}"
-    mantissa, exponent = f"{float(size):.2e}".split("e+")
-    raised = str(int(exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{mantissa}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10{raised}"

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from search.report import write
-from search.report.page import duration, millions
 from search.space import OneOf, Ordinal, SomeOf, Space, save
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -210,14 +209,17 @@ def test_a_training_alone_is_reported(tmp_path):
     assert "The derived architecture" not in text
 
 
+def test_a_comparison_alone_is_reported(work_dir, tmp_path):
+    (tmp_path / "compare.json").write_text((work_dir / "compare.json").read_text())
+    _, text = read_page(write(tmp_path))
+    assert "Comparison of searches" in text and "Left out" not in text
+    # in the order of the heads: a, b, verdict, U, p
+    assert "PC-DARTS random better (p=0.048) 17.00 0.0476" in text
+
+
 def test_choices_outside_cells_are_tabled_and_charted(tmp_path):
     _, text = read_page(write(small_work_dir(tmp_path / "w")))
     assert "Other choices" in text and "width" in text
-
-
-def test_figures_in_words():
-    assert duration(4.21) == "4.2 s" and duration(200) == "3 min 20 s" and duration(3840) == "1 h 04 min"
-    assert millions(3349342) == "3.35 M" and millions(7090) == "7,090"
 
 
 def test_draw_writes_a_figure_and_refuses_mistakes(work_dir, tmp_path, capsys):
