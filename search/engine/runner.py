@@ -10,7 +10,6 @@ from typing import Any
 
 import mmengine
 import torch
-from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
@@ -110,9 +109,15 @@ class ExactRunner(Runner):
         if self.initialise is not None:
             self.initialise(self.bare_model)
 
+    def _maybe_compile(self, target: str) -> None:
+        options = self.cfg.get("compile")
+        if options:
+            # in place, so that functional calls of a supernet are compiled too
+            self.bare_model.compile(**({} if options is True else options))
+
     def dump_config(self) -> None:
-        """Writes the resolved config to ``config.py``."""
-        if self.rank == 0:
+        """Writes the resolved config to ``config.py``; a test run leaves that of the training alone."""
+        if self.rank == 0 and self._train_loop is not None:
             files.write_bytes(Path(self.work_dir) / "config.py", self._config_text.encode())
 
     # --- scores and history -------------------------------------------------------------------------------------
@@ -276,8 +281,7 @@ class ExactRunner(Runner):
         Raises:
             UserError: damaged, foreign, of another config, number of processes or number of threads.
         """
-        device = get_device() if map_location == "default" else map_location
-        checkpoint = files.read_own(filename, device)
+        checkpoint = files.read_own(filename, "cpu" if map_location == "default" else map_location)
         ours = checkpoint["visnas"]
         files.require_same_run(filename, ours, self.kind, self.run_config, self.world_size, self.allow_different_threads)
         self._take(checkpoint, str(filename), strict=True, revise_keys=[])

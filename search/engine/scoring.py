@@ -1,7 +1,7 @@
 """Scoring a supernet on the validation split: as it is, and masked to one architecture."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.runner.loops import ValLoop
@@ -56,7 +56,10 @@ class SupernetValLoop(ValLoop):
     def score(self, architecture: Architecture) -> dict[str, float]:
         """The metrics of the supernet masked to one architecture; no hook runs."""
         runner = self.runner
-        with batch_statistics(runner.model), runner.arch_params.masked(architecture):
+        # a compiled supernet would be compiled again for every architecture
+        compiled = runner.model._compiled_call_impl is not None
+        eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+        with eager, batch_statistics(runner.model), runner.arch_params.masked(architecture):
             for batch in self.dataloader:
                 self.evaluator.process(data_samples=runner.model.val_step(batch), data_batch=batch)
         return dict(self.evaluator.evaluate(len(self.dataloader.dataset)))

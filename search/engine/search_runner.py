@@ -83,12 +83,6 @@ class SearchRunner(ExactRunner):
             check_sgd(built.optimizer)
         return built
 
-    def _maybe_compile(self, target: str) -> None:
-        options = self.cfg.get("compile")
-        if options:
-            # in place, so that functional calls of the model are compiled too
-            self.model.compile(**({} if options is True else options))
-
     def decode(self) -> Architecture:
         """The architecture that the logits stand for now."""
         return self.strategy.decode(self.space, self.arch_params.probabilities())

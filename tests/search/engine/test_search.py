@@ -135,14 +135,55 @@ def test_autocast(tmp_path, train_too):
     assert lines(tmp_path)[-1]["train_loss"] < 1.2
 
 
-def test_compiled_forwards_give_the_same_search(tmp_path):
+@pytest.mark.parametrize("train_too", [False, True])
+def test_compiled_forwards_give_the_same_numbers(tmp_path, train_too):
     """backend 'eager' traces without generating code: tracing is what closures and gates could break."""
-    args = {"epochs": 2, "strategy": {"type": "DARTS", "order": 2}}
-    search(tiny.config(tmp_path / "eager", **args))
-    search(tiny.config(tmp_path / "compiled", **args, compile={"backend": "eager"}))
-    states = [checkpoint.read_own(tmp_path / n / "checkpoint.pth") for n in ("eager", "compiled")]
-    logits = [s["visnas"]["loop"]["arch_params"] for s in states]
-    assert all(torch.allclose(v, logits[1][k], atol=1e-6) for k, v in logits[0].items())
+    for name, more in (("eager", {}), ("compiled", {"compile": {"backend": "eager"}})):
+        cfg = tiny.config(tmp_path / name, train=train_too, epochs=2, **more)
+        if train_too:
+            cfg.model.arch = tiny.ARCH
+            train(cfg)
+        else:
+            cfg.strategy = {"type": "DARTS", "order": 2}
+            search(cfg)
+    eager, compiled = (checkpoint.read_own(tmp_path / n / "checkpoint.pth") for n in ("eager", "compiled"))
+    pairs = [(v, compiled["state_dict"][k]) for k, v in eager["state_dict"].items()]
+    if not train_too:
+        logits = compiled["visnas"]["loop"]["arch_params"]
+        pairs += [(v, logits[k]) for k, v in eager["visnas"]["loop"]["arch_params"].items()]
+    assert all(torch.allclose(a.float(), b.float(), atol=1e-4) for a, b in pairs)
+
+
+def test_hooks_get_their_state_back(tmp_path):
+    stopping = {"type": "EarlyStoppingHook", "monitor": "top1", "rule": "greater", "patience": 99}
+    search(tiny.config(tmp_path, epochs=2, custom_hooks=[stopping]))
+    saved = checkpoint.read_own(tmp_path / "checkpoint.pth")["visnas"]
+    cfg = tiny.config(tmp_path, epochs=2, custom_hooks=[stopping], resume=True)
+    cfg.update({"randomness": {"seed": 3}, "val_cfg": {"type": "search.SupernetValLoop"}})
+    runner = SearchRunner.from_cfg(cfg)
+    runner.run_config = saved["config"]
+    runner.train()
+    (hook,) = (h for h in runner.hooks if type(h).__name__ == "EarlyStoppingHook")
+    (state,) = (v for k, v in saved["hooks"].items() if k.startswith("EarlyStoppingHook"))
+    assert state["best_score"] > 0
+    assert {"best_score": hook.best_score, "wait_count": hook.wait_count} == state
+
+
+def test_mmengines_own_checkpoint_hook_works_besides(tmp_path):
+    hook = {"type": "CheckpointHook", "interval": 1, "save_best": "top1", "rule": "greater"}
+    search(tiny.config(tmp_path, epochs=2, default_hooks={"checkpoint": hook}))
+    names = sorted(p.name for p in tmp_path.glob("*.pth"))
+    assert {"checkpoint.pth", "epoch_1.pth", "epoch_2.pth"} < set(names)
+    assert all("state_dict" in checkpoint.read(tmp_path / name) for name in names)
+
+
+def test_resuming_before_the_first_checkpoint_starts_again(tmp_path):
+    search(tiny.config(tmp_path / "straight", epochs=2))
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "history.jsonl").write_text("{}\nhalf a li")
+    search(tiny.config(tmp_path / "killed", epochs=2, resume=True))
+    assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
+    assert len(lines(tmp_path / "killed")) == 2
 
 
 def test_a_work_directory_of_another_run_is_left_alone(searched):
