@@ -84,6 +84,8 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
         for config in protocol.searches
         for seed in protocol.seeds
     ]
+    # a mistake in the recipe shows now, not after the searches
+    lower = _lower_is_better(protocol)
     execution.say(f"{len(searches)} searches")
     costs = dict(zip([(Path(r.config).stem, r.seed) for r in searches], execution.results(searches), strict=True))
     spaces = _spaces([run.work_dir / "architecture.json" for run in searches])
@@ -94,8 +96,6 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     labelled += [(RANDOM, i, arch) for i, arch in enumerate(drawn)]
     execution.say(f"{len(labelled)} architectures, each trained {len(protocol.retrain_seeds)} times")
     rows = _trained(protocol, execution, labelled)
-    recipe = protocol.training("", found[0], protocol.retrain_seeds[0], test=False).load()
-    lower = (recipe.get("score") or {}).get("rule") == "less"
     for row in rows:
         if row["group"] != RANDOM:
             cost = costs[row["group"], row["seed"]]
@@ -184,6 +184,15 @@ def _best(tried: Sequence[tuple[Path, dict[str, Any]]], lower: bool) -> int:
     if all(math.isnan(score) for score in scores):
         raise UserError("No trial of random search has a validation score: give the recipe a validation split.")
     return max(range(len(scores)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
+
+
+def _lower_is_better(protocol: Protocol) -> bool:
+    """Reads and checks the recipe, in its short form too."""
+    nowhere = protocol.work_dir
+    for options in (protocol.short, ()):
+        run = Run("train", "", nowhere, protocol.retrain, (*protocol.retrain_options, *options), 0)
+        recipe = run.load()
+    return (recipe.get("score") or {}).get("rule") == "less"
 
 
 def _spaces(files: Sequence[Path]) -> dict[str, Space]:
