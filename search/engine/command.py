@@ -8,19 +8,17 @@ import argparse
 import os
 import re
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from search import space
 from search.engine import checkpoint, config
 from search.engine.errors import UserError, disk_full
-from search.engine.keywords import keywords
+from search.engine.searchable import set_architecture
 from search.environment import require_one_family
-from search.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(f"{ROOT / part}{os.sep}" for part in ("search", "backbones", "tasks", "tools"))
@@ -28,6 +26,7 @@ OURS = tuple(f"{ROOT / part}{os.sep}" for part in ("search", "backbones", "tasks
 
 def guarded(action: Callable[[], int]) -> int:
     """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2."""
+    before, threading.excepthook = threading.excepthook, _thread_failed
     try:
         require_one_family()
         return action()
@@ -40,29 +39,45 @@ def guarded(action: Callable[[], int]) -> int:
             raise
         print(f"error: {sentence}", file=sys.stderr)
         return 2
+    finally:
+        threading.excepthook = before
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A thread of a library that meets a full disk says so in a line; the main thread meets it too."""
+    words = None if failure.exc_value is None else disk_full(failure.exc_value)
+    if words is None:
+        threading.__excepthook__(failure)
+    else:
+        print(f"warning: a log file could not be written because {words}", file=sys.stderr)
 
 
 def mistake(error: BaseException) -> str | None:
     """The sentence for a user's mistake, None for a fault of the program.
 
-    A mistake is a UserError, a ValueError that our own code raised (also in a data loader's process), or a file
-    that the operating system refuses.
+    A mistake is a UserError, a ValueError that our own code says ``raise`` for (also in a data loader's process),
+    or a file that the operating system refuses.
     """
     text = str(error)
-    worker = re.match(r"Caught \w+ in .*?process \d+\.\nOriginal (Traceback .*)", text, re.DOTALL)
-    if worker is not None and isinstance(error, ValueError | OSError):
-        files = re.findall(r'^  File "(.+?)", line \d+', worker[1], re.MULTILINE)
-        ours = isinstance(error, OSError) or (bool(files) and files[-1].startswith(OURS))
-        return _line(worker[1].rstrip().splitlines()[-1].partition(": ")[2]) if ours else None
     if isinstance(error, UserError):
         return _line(text)
+    worker = re.match(r"Caught \w+ in .*?process \d+\.\nOriginal (Traceback .*)", text, re.DOTALL)
+    if worker is not None and isinstance(error, ValueError | OSError):
+        frames = re.findall(r'^  File "(.+?)", line \d+.*\n    (.*)', worker[1], re.MULTILINE)
+        ours = isinstance(error, OSError) or (bool(frames) and _ours(*frames[-1]))
+        return _line(worker[1].rstrip().splitlines()[-1].partition(": ")[2]) if ours else None
     if isinstance(error, ValueError):
-        frames = traceback.extract_tb(error.__traceback__)
-        return _line(text) if frames and frames[-1].filename.startswith(OURS) else None
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        return _line(text) if last and _ours(last[0].filename, last[0].line or "") else None
     if isinstance(error, OSError) and error.errno is not None:
         reason = disk_full(error) or error.strerror
         return _line(f"{error.filename}: {reason}" if error.filename else str(reason))
     return None
+
+
+def _ours(file: str, line: str) -> bool:
+    # a statement of ours that raises, not a built-in function that fails in our code
+    return file.startswith(OURS) and line.startswith("raise ")
 
 
 def load(args: argparse.Namespace) -> Config:
@@ -90,31 +105,6 @@ def load(args: argparse.Namespace) -> Config:
     if options.get("arch") is not None:
         set_architecture(cfg, options["arch"])
     return cfg
-
-
-def set_architecture(cfg: Config, path: str) -> None:
-    """Name an architecture file in every searchable module of the config's model.
-
-    Raises UserError for a model without one, ValueError for a file that isn't an architecture's.
-    """
-    space.load(path)
-    searchable = list(_searchable(cfg.get("model")))
-    if not searchable:
-        raise UserError("--arch: the config's model has no searchable module, such as type='search.CellNet'")
-    for module in searchable:
-        module["arch"] = path
-
-
-def _searchable(model: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(model, dict):
-        built = MODELS.get(model["type"]) if isinstance(model.get("type"), str) else model.get("type")
-        if built is not None and "arch" in (keywords(built) or ()):
-            yield model
-        for value in model.values():
-            yield from _searchable(value)
-    elif isinstance(model, list | tuple):
-        for value in model:
-            yield from _searchable(value)
 
 
 def _set_seed(cfg: Config, seed: int) -> None:

@@ -122,6 +122,8 @@ def _read(path: Path) -> Config:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program of the user's: whatever it raises is the user's to see
         raise UserError(f"config file {path} can't be read: {_sentence(error)}") from error
+    # mmengine formats a config whenever it writes it, for many seconds where it holds long paths
+    object.__setattr__(cfg, "_format_python_code", False)
     _check_variables(cfg, path)
     return cfg
 

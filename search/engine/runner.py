@@ -46,6 +46,7 @@ class ExactRunner(Runner):
     def __init__(self, *args, **kwargs):
         self.run_config = ""  # what a checkpoint to resume must agree with, set by the caller
         self.allow_different_threads = False
+        self.strict_loading = False  # whether `load_from` must fit the model exactly
         self.extra: dict[str, Any] = {}  # plain values that a checkpoint carries along
         self.initialise: Callable[[nn.Module], object] | None = None  # run on the model once it has its weights
         super().__init__(*args, **kwargs)
@@ -271,7 +272,7 @@ class ExactRunner(Runner):
         if self._resume:
             self.resume(self._load_from or str(self.checkpoint_path))
         elif self._load_from is not None:
-            self.load_checkpoint(self._load_from)
+            self.load_checkpoint(self._load_from, strict=self.strict_loading)
         if not self._resume and self._train_loop is not None and self.rank == 0:
             self.history.cut(0)
 

@@ -21,6 +21,7 @@ from .errors import UserError
 from .loops import TrainLoop
 from .run import adapter_of, check_work_dir, closing, environment, prepared, running, without_test
 from .runner import ExactRunner
+from .searchable import require_architecture
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
             inheritance.
     """
     with running(cfg) as work_dir:
+        require_architecture(cfg)
         found = dict(_architectures(cfg.get("model", {})))
         config = canonical_config({**cfg.to_dict(), "architectures": found, "inherit": inherit})
         any_threads = bool(cfg.get("allow_different_threads", False))
@@ -85,6 +87,7 @@ def evaluate(cfg: Config, path: str) -> dict[str, float]:
             node = _node(cfg.model, place)
             if node is not None and node.get("arch") is None:
                 node["arch"] = choices
+        require_architecture(cfg)
         if cfg.get("test_dataloader") is None:
             raise UserError("The config has no test_dataloader, so there is nothing to test on.")
         cfg.test_evaluator = cfg.get("test_evaluator") or cfg.get("val_evaluator")
@@ -95,6 +98,8 @@ def evaluate(cfg: Config, path: str) -> dict[str, float]:
         complete = prepared(cfg, work_dir)
         complete.resume, complete.load_from = False, path
         with closing(ExactRunner.from_cfg(complete)) as runner:
+            # a checkpoint that fits in part only would be tested with weights that nobody trained
+            runner.strict_loading = True
             return {key: float(value) for key, value in runner.test().items()}
 
 

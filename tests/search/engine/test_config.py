@@ -1,7 +1,10 @@
+import time
+from pathlib import Path
+
 import pytest
 from torch import nn
 
-from search.engine.config import load
+from search.engine.config import TOP_LEVEL, load
 from search.engine.errors import UserError
 from search.registry import MODELS
 
@@ -18,6 +21,7 @@ class ConfigToyClassifier(nn.Module):
         super().__init__()
 
 
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 BASE = """
 batch_size = 4
 model = dict(type='search.ConfigToyClassifier', backbone=dict(type='search.ConfigToyBackbone', channels=8))
@@ -109,8 +113,7 @@ def test_a_bad_option_is_named_with_the_nearest_known_one(base, option, words):
 def test_misspelt_key_in_a_file_and_a_variable_that_is_read(base, tmp_path):
     child = tmp_path / "child.py"
     child.write_text(
-        "_base_ = 'base.py'\nepochs = 2\nlog_levl = 'INFO'\n"
-        "param_scheduler = [dict(type='ConstantLR', end=epochs)]\n"
+        "_base_ = 'base.py'\nepochs = 2\nlog_levl = 'INFO'\nparam_scheduler = [dict(type='ConstantLR', end=epochs)]\n"
     )
     with pytest.raises(UserError, match=r"'log_levl'.*'log_level'"):
         load(child)
@@ -137,3 +140,19 @@ def test_unreadable_files_are_one_sentence(tmp_path):
     broken.write_text("_base_ = 'missing.py'\n")
     with pytest.raises(UserError, match=r"missing\.py"):
         load(broken)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*/*.py")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_loads(path):
+    cfg = load(path)
+    assert set(cfg) <= set(TOP_LEVEL)
+    assert {"task", "model", "train_cfg", "train_dataloader", "optim_wrapper", "score"} <= set(cfg)
+
+
+def test_a_config_with_long_paths_is_written_at_once(base):
+    cfg = load(base)
+    cfg.data_root = "/folder" * 12
+    start = time.perf_counter()
+    text = cfg.pretty_text
+    assert time.perf_counter() - start < 1
+    assert "/folder/folder" in text

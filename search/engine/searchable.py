@@ -1,0 +1,45 @@
+"""The searchable modules of a model config: those whose class takes an architecture as ``arch``."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from search import space
+from search.registry import MODELS
+
+from .errors import UserError
+from .keywords import keywords
+
+
+def searchable(model: Any) -> Iterator[dict[str, Any]]:
+    """The configs, inside a model's config, of its searchable modules."""
+    if isinstance(model, Mapping):
+        built = MODELS.get(model["type"]) if isinstance(model.get("type"), str) else model.get("type")
+        if built is not None and "arch" in (keywords(built) or ()):
+            yield model
+        for value in model.values():
+            yield from searchable(value)
+    elif isinstance(model, list | tuple):
+        for value in model:
+            yield from searchable(value)
+
+
+def set_architecture(cfg: Config, path: str) -> None:
+    """Name an architecture file in every searchable module of the config's model.
+
+    Raises UserError for a model without one, ValueError for a file that isn't an architecture's.
+    """
+    space.load(path)
+    modules = list(searchable(cfg.get("model")))
+    if not modules:
+        raise UserError("--arch: the config's model has no searchable module, such as type='search.CellNet'")
+    for module in modules:
+        module["arch"] = path
+
+
+def require_architecture(cfg: Config) -> None:
+    """Raises UserError when a searchable module of the config's model is left without an architecture."""
+    for module in searchable(cfg.get("model")):
+        if module.get("arch") is None:
+            raise UserError(f"The model's {module['type']} has no architecture: give --arch architecture.json")
