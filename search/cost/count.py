@@ -1,8 +1,7 @@
 """Parameters and multiply-adds of any built model, at any input size, counted on the meta device.
 
 Conventions (``CONVENTIONS``):
-- ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not
-  counted.
+- ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not counted.
 - ``thop-legacy``: what early versions of ``thop`` (November 2018 to March 2019) printed, which some papers
   quote (P-DARTS 557 M, PC-DARTS 597 M): the above plus, per element of its output, 2 for a batch norm, 1 for
   a ReLU, 2 for a max pool and 3 for an average pool.
@@ -27,12 +26,18 @@ CONVENTIONS: Mapping[str, str] = {
     "macs": "multiply-adds (one counts one) of convolutions and matrix products, without auxiliary heads",
     "thop-legacy": "macs, plus 2 an element of batch norms, 1 of ReLUs, 2 of max pools, 3 of average pools",
 }
-_LEGACY_ELEMENTS: tuple[tuple[type[nn.Module], int], ...] = (
-    (nn.modules.batchnorm._BatchNorm, 2),
-    (nn.ReLU, 1),
-    (nn.MaxPool2d, 2),
-    (nn.AvgPool2d, 3),
-)
+_ATEN = torch.ops.aten
+# operations per element of the output, in eval mode; a global average pool runs as a mean
+_LEGACY_ELEMENTS: Mapping[Any, int] = {
+    _ATEN.native_batch_norm: 2,
+    _ATEN._native_batch_norm_legit_no_training: 2,
+    _ATEN.relu: 1,
+    _ATEN.relu_: 1,
+    _ATEN.max_pool2d_with_indices: 2,
+    _ATEN.avg_pool2d: 3,
+    _ATEN._adaptive_avg_pool2d: 3,
+    _ATEN.mean: 3,
+}
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,7 @@ def copy_to_meta(model: nn.Module) -> nn.Module:
     """A copy of a model whose parameters and buffers hold no memory; the model itself isn't touched."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(
-            torch.empty_like(parameter, device="meta"), parameter.requires_grad
-        )
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
     for buffer in model.buffers():
         memo[id(buffer)] = torch.empty_like(buffer, device="meta")
     return copy.deepcopy(model, memo).to("meta")
@@ -103,26 +106,21 @@ def count(
         raise ValueError(f"convention={convention!r}: known are {', '.join(CONVENTIONS)}.")
     input_size = tuple(input_size)
     if len(input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in input_size):
-        raise ValueError(
-            f"input_size={input_size}: give three positive whole numbers (channels, height, width)."
-        )
+        raise ValueError(f"input_size={input_size}: give three positive whole numbers (channels, height, width).")
     meta = copy_to_meta(model) if isinstance(model, nn.Module) else build_on_meta(model)
     meta.eval()
     x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
-    counter = FlopCounterMode(display=False)
-    with (
-        torch.no_grad(),
-        counter,
-        _left_out(meta, counter) as left_out,
-        _elements(meta, convention) as elements,
-    ):
+    extra = _LEGACY_ELEMENTS if convention == "thop-legacy" else {}
+    formulas = {operation: _per_element(factor) for operation, factor in extra.items()}
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
         if forward is None:
             meta(x)
         else:
             forward(meta, x)
     flops = counter.get_total_flops() - left_out[0]
     assert flops % 2 == 0, "a multiply-add counts two"
-    return Cost(count_params(meta), flops // 2 + elements[0], input_size, convention)
+    return Cost(count_params(meta), flops // 2, input_size, convention)
 
 
 def is_auxiliary(module: nn.Module) -> bool:
@@ -163,32 +161,12 @@ def _left_out(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]
             handle.remove()
 
 
-@contextmanager
-def _elements(model: nn.Module, convention: str) -> Iterator[list[int]]:
-    """[extra operations per element], 0 unless the convention counts them."""
-    total = [0]
-    handles = []
+def _per_element(factor: int) -> Callable[..., int]:
+    def operations(*_: Any, out_val: Any, **__: Any) -> int:
+        output = out_val[0] if isinstance(out_val, tuple | list) else out_val
+        # the counter's unit is half a multiply-add
+        return 2 * factor * int(output.numel())
 
-    def hook(factor: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def add(_: nn.Module, __: Any, output: Tensor) -> None:
-            total[0] += factor * output.numel()
-
-        return add
-
-    if convention == "thop-legacy":
-        for module in _counted_modules(model):
-            for kind, factor in _LEGACY_ELEMENTS:
-                if isinstance(module, kind):
-                    handles.append(module.register_forward_hook(hook(factor)))
-    try:
-        yield total
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _counted_modules(module: nn.Module) -> Iterator[nn.Module]:
-    yield module
-    for child in module.children():
-        if not is_auxiliary(child):
-            yield from _counted_modules(child)
+    # asks the counter for tensors in place of their shapes
+    operations._get_raw = True  # type: ignore[attr-defined]
+    return operations

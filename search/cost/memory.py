@@ -35,9 +35,7 @@ def bytes_kept(forward: Callable[[], Tensor], exclude: Iterable[Tensor] = ()) ->
     return total
 
 
-def bytes_kept_by(
-    build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], fake: bool = True
-) -> int:
+def bytes_kept_by(build: Callable[[], nn.Module], loss: Callable[[nn.Module], Tensor], fake: bool = True) -> int:
     """Bytes kept by ``loss(build())``, the model's parameters and buffers excluded.
 
     ``fake`` builds and runs on fake tensors: the same number in a fraction of the time and of the memory.

@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from backbones.cell_net import CellNet
 from search.cost import count, count_params
 
 
@@ -20,6 +23,7 @@ def small():
     )
 
 
+ARCHS = Path(__file__).resolve().parents[3] / "backbones" / "archs"
 PARAMS = 3 * 8 * 9 + 8 + 16 + 8 * 25 + 8 * 5 + 5
 MACS = 16 * 16 * 8 * 3 * 9 + 16 * 16 * 8 * 25 + 8 * 5
 
@@ -32,10 +36,30 @@ def test_by_hand(model):
 
 
 def test_legacy_convention_by_hand():
-    # batch norm 2 and ReLU 1 on 8x16x16, max pool 2 on 8x8x8, average pool 3 on 8x4x4; the adaptive pool
-    # isn't counted
-    extra = 3 * 8 * 256 + 2 * 8 * 64 + 3 * 8 * 16
+    # batch norm 2 and ReLU 1 on 8x16x16, max pool 2 on 8x8x8, average pool 3 on 8x4x4, global one 3 on 8
+    extra = 3 * 8 * 256 + 2 * 8 * 64 + 3 * 8 * 16 + 3 * 8
     assert count(small, (3, 32, 32), convention="thop-legacy").macs == MACS + extra
+
+
+@pytest.mark.parametrize(
+    "channels, layers, stem, classes, size, macs, legacy",
+    [(36, 20, "cifar", 10, 32, 528.36, 547.16), (48, 14, "imagenet", 1000, 224, 529.91, 544.27)],
+)
+def test_a_published_cell_in_both_conventions(channels, layers, stem, classes, size, macs, legacy):
+    """DARTS_V2; an independent count gave these figures, with the classifier."""
+
+    def build():
+        body = CellNet(channels=channels, layers=layers, stem=stem, arch=str(ARCHS / "darts_v2.json"))
+        width = body.feature_info[-1]["channels"]
+        return nn.Sequential(body, Last(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes))
+
+    found = [count(build, (3, size, size), convention=name).macs / 1e6 for name in ("macs", "thop-legacy")]
+    assert found == [pytest.approx(macs, abs=0.005), pytest.approx(legacy, abs=0.005)]
+
+
+class Last(nn.Module):
+    def forward(self, features):
+        return features[-1]
 
 
 class WithAuxiliary(nn.Module):
