@@ -1,10 +1,17 @@
 """Count parameters and multiply-adds: python tools/cost.py NAME_OR_JSON [--shape 3 224 224] [--json]."""
 
+from __future__ import annotations
+
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from search.space import ArchitectureFile
 
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -52,6 +59,16 @@ def settings(args: argparse.Namespace, provenance: dict) -> dict:
     return {"stem": stem, **SETTINGS[stem], **own, **given}
 
 
+def cell_shape(file: ArchitectureFile) -> dict:
+    """Nodes of a cell, and inputs that each keeps, as the file's space has them."""
+    if "backbone" not in file.parts:
+        raise ValueError(f"{file.path} has no part 'backbone', only {', '.join(file.parts)}")
+    inputs = [c for c in file.parts["backbone"].space if re.fullmatch(r"normal/n\d+/inputs", c.name)]
+    if not inputs:
+        raise ValueError(f"{file.path} is no architecture of cells, which is what this tool builds and counts")
+    return {"nodes": len(inputs), "keep": inputs[0].k}
+
+
 def cost_of(name: str, args: argparse.Namespace) -> dict:
     """Counts of one architecture, with the settings they hold for."""
     from search import space
@@ -71,6 +88,7 @@ def cost_of(name: str, args: argparse.Namespace) -> dict:
             "type": "search.CellNet",
             "arch": file.path,
             **{key: chosen[key] for key in ("channels", "layers", "stem")},
+            **cell_shape(file),
         },
     }
     cost = count(lambda: MODELS.build(model), tuple(chosen.pop("shape")), convention=args.convention)

@@ -59,13 +59,13 @@ def mistake(error: BaseException) -> str | None:
     or a file that the operating system refuses.
     """
     text = str(error)
-    if isinstance(error, UserError):
-        return _line(text)
     worker = re.match(r"Caught \w+ in .*?process \d+\.\nOriginal (Traceback .*)", text, re.DOTALL)
     if worker is not None and isinstance(error, ValueError | OSError):
         frames = re.findall(r'^  File "(.+?)", line \d+.*\n    (.*)', worker[1], re.MULTILINE)
-        ours = isinstance(error, OSError) or (bool(frames) and _ours(*frames[-1]))
+        ours = isinstance(error, UserError | OSError) or (bool(frames) and _ours(*frames[-1]))
         return _line(worker[1].rstrip().splitlines()[-1].partition(": ")[2]) if ours else None
+    if isinstance(error, UserError):
+        return _line(text)
     if isinstance(error, ValueError):
         last = traceback.extract_tb(error.__traceback__)[-1:]
         return _line(text) if last and _ours(last[0].filename, last[0].line or "") else None

@@ -81,5 +81,9 @@ class Pipeline:
     def __call__(self, image: Tensor) -> Tensor:
         """[C, H, W] uint8 or float -> [C, H', W'] float32."""
         for step in self._steps:
-            image = step(image)
+            shape = tuple(image.shape)
+            try:
+                image = step(image)
+            except ValueError as error:
+                raise ValueError(f"the transform {step} does not fit an image of shape {shape}: {error}") from error
         return image if image.is_floating_point() else image.float() / 255

@@ -90,6 +90,14 @@ def test_an_unreadable_or_truncated_image_is_named(refused, search_config, image
         assert ".png" in sentence
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_crop_larger_than_the_images(refused, search_config, tmp_path, workers):
+    options = ["train_dataloader.dataset.pipeline.0.size=64", f"train_dataloader.num_workers={workers}"]
+    sentence = refused("search", search_config, "--work-dir", tmp_path / "w", "--cfg-options", *options)
+    assert "RandomCrop" in sentence
+    assert "(3, 16, 16)" in sentence
+
+
 def test_unknown_keys_and_types(refused, search_config, tmp_path):
     for option, words in (
         ("modle.backbone.channels=4", "'model'"),
