@@ -2,10 +2,9 @@
 words.
 
 H. B. Mann, D. R. Whitney, "On a test of whether one of two random variables is stochastically larger than the
-other", 1947. Two-sided, exact: p is a share of all ways to divide the pooled values into groups of these
-sizes. Ties: scipy's exact distribution holds for values without ties only, so with ties (also by exact
-enumeration) every division of the pooled values, midranks included, is counted here; both give the same p
-where there are none.
+other", 1947. Two-sided, exact: p is twice the smaller tail among all ways to divide the pooled values into
+groups of these sizes. scipy's exact distribution holds for values without ties; with ties the divisions are enumerated here,
+ranks being midranks. Where there are no ties both give the same p.
 """
 
 import math
@@ -45,11 +44,12 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if math.comb(len(pooled), len(a)) > MOST_DIVISIONS:
         raise ValueError(f"Groups of {len(a)} and {len(b)} values with ties are too large to enumerate.")
     ranks = [float(rank) for rank in rankdata(pooled)]
-    centre = len(a) * (len(pooled) + 1) / 2
     observed = sum(ranks[: len(a)])
     sums = [sum(chosen) for chosen in combinations(ranks, len(a))]
-    as_far = sum(abs(total - centre) >= abs(observed - centre) - 1e-9 for total in sums)
-    return observed - len(a) * (len(a) + 1) / 2, as_far / len(sums)
+    below = sum(total <= observed + 1e-9 for total in sums)
+    above = sum(total >= observed - 1e-9 for total in sums)
+    p = min(1.0, 2 * min(below, above) / len(sums))
+    return observed - len(a) * (len(a) + 1) / 2, p
 
 
 def compare(name_a: str, a: Sequence[float], name_b: str, b: Sequence[float]) -> Comparison:

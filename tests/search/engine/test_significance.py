@@ -18,7 +18,7 @@ def test_by_hand():
 def test_ties_by_hand():
     # pooled 1, 1, 2: the midranks are 1.5, 1.5, 3; a = {2} is one of the three equal draws, and the only one
     # so far out
-    assert mann_whitney([2], [1, 1]) == (2.0, pytest.approx(1 / 3))
+    assert mann_whitney([2], [1, 1]) == (2.0, pytest.approx(2 / 3))
     # everything equal: every division is as far out as this one
     assert mann_whitney([1, 1, 1], [1, 1]) == (3.0, 1.0)
 
@@ -73,3 +73,9 @@ def test_mistakes_are_named():
         mann_whitney([math.nan], [1.0])
     with pytest.raises(ValueError, match="20 and 20"):
         mann_whitney([1.0] * 20, [1.0] * 20)
+
+
+def test_p_is_never_below_the_least_that_the_verdict_states():
+    # seen in use: one value above three, two of which tie
+    verdict = compare("a", [99.2], "b", [98.6, 98.6, 98.9]).verdict
+    assert verdict.startswith("no difference shown (p=0.5)") and "at least 0.5" in verdict
