@@ -148,7 +148,11 @@ def test_short_trials_pay_for_the_full_training_of_their_best(tmp_path):
 def test_two_searches_share_the_trials(tmp_path):
     fakes = Fakes()
     other = "configs/classification/cells_darts_digits_cpu.py"
-    result = run(protocol(tmp_path, searches=(SEARCH, other), seeds=(0,)), fakes)
+    said = []
+    execution = Execution(jobs=0, steps=fakes.steps, say=said.append)
+    result = compare(protocol(tmp_path, searches=(SEARCH, other), seeds=(0,)), execution)
+    # both keep the same three networks; at two jobs, a run asked for twice would be two processes in one folder
+    assert [line for line in said if line.startswith("[")][-1].startswith("[3/3] ")
     assert len(of(result, "random search")) == 6
     # 1 + 1 searched, 6 random, and 3 times 6 trials that serve both
     assert len(fakes.trained) == 2 + 6 + 18
