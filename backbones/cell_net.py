@@ -69,7 +69,7 @@ class AuxiliaryHead(nn.Module):
 
     Average pooling 5x5 (stride 3 for CIFAR, 2 for ImageNet), 1x1 to 128, 2x2 to 768, linear. As in the official code the
     ImageNet head lacks the second norm. The papers' inputs leave one position after the 2x2 convolution; larger ones are
-    averaged, and maps smaller than 5x5 are pooled to 2x2.
+    averaged, and maps too small for two windows are pooled to 2x2.
     """
 
     # costs leave auxiliary heads out
@@ -87,10 +87,8 @@ class AuxiliaryHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, classes]."""
         x = F.relu(x)
-        if min(x.shape[2:]) >= 5:
-            x = F.avg_pool2d(x, 5, self.stride, count_include_pad=False)
-        if min(x.shape[2:]) < 2:
-            x = F.adaptive_avg_pool2d(x, 2)
+        enough = min(x.shape[2:]) >= 5 + self.stride
+        x = F.avg_pool2d(x, 5, self.stride, count_include_pad=False) if enough else F.adaptive_avg_pool2d(x, 2)
         x = F.relu(self.norm1(self.conv1(x)))
         x = F.relu(self.norm2(self.conv2(x)))
         return self.classifier(x.mean(dim=(2, 3)))
@@ -146,10 +144,12 @@ class CellNet(BaseModule):
         super().__init__(init_cfg=init_cfg)
         if stem not in STEMS:
             raise ValueError(f"stem={stem!r} is none of {', '.join(STEMS)}")
-        if auxiliary and num_classes is None:
-            raise ValueError("auxiliary=True needs num_classes")
+        if auxiliary != (num_classes is not None):
+            raise ValueError(f"auxiliary={auxiliary} and num_classes={num_classes}: one needs the other")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path} is not a probability below 1")
+        if reductions is None and layers < 3:
+            raise ValueError(f"layers={layers} are too few for the default reductions, at 1/3 and 2/3: give reductions=()")
         reductions = (layers // 3, 2 * layers // 3) if reductions is None else tuple(reductions)
         if not all(0 <= r < layers for r in reductions) or sorted(set(reductions)) != list(reductions):
             raise ValueError(f"reductions={reductions} must be rising indices of the {layers} cells")
@@ -234,7 +234,7 @@ class CellNet(BaseModule):
 
 
 def _stem(kind: str, channels: int) -> tuple[nn.Module, nn.Module | None]:
-    """The layers before the first cell: cells 0's inputs are both stem0's output ("cifar"), or stem0's and stem1's."""
+    """The layers before the first cell: cell 0's inputs are both stem0's output ("cifar"), or stem0's and stem1's."""
     if kind == "cifar":
         return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)), None
 

@@ -26,7 +26,7 @@ def from_genotype(genotype: Mapping | str) -> Architecture:
     for cell in CELLS:
         if cell not in genotype:
             raise ValueError(f"a genotype needs {cell!r}, and this one has {sorted(genotype)}")
-        edges = [(str(op), int(source)) for op, source in genotype[cell]]
+        edges = [_edge(cell, entry) for entry in genotype[cell]]
         nodes = len(edges) // KEEP
         concat = list(genotype.get(f"{cell}_concat", range(INPUTS, INPUTS + nodes)))
         if len(edges) % KEEP or concat != list(range(INPUTS, INPUTS + nodes)):
@@ -55,6 +55,13 @@ def to_genotype(architecture: Mapping) -> dict[str, list]:
         ]
         genotype[f"{cell}_concat"] = nodes
     return genotype
+
+
+def _edge(cell: str, entry: object) -> tuple[str, int]:
+    match entry:
+        case (str(op), int(source)) | [str(op), int(source)]:
+            return op, source
+    raise ValueError(f"{cell}: {entry!r} is no pair of an operation and a predecessor, such as ('sep_conv_3x3', 0)")
 
 
 def _parse(text: str) -> dict:

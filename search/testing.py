@@ -1,6 +1,8 @@
 """Contract tests as classes: a new searchable network inherits them by saying how it is built.
 
 class TestMyNeck(SearchableContract):
+    network = MyNeck
+
     def build(self):
         return MyNeck(channels=8)
 
@@ -11,13 +13,14 @@ class TestMyNeck(SearchableContract):
 from __future__ import annotations
 
 import copy
+import inspect
 import random
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from search.registry import MODELS
 from search.space import Architecture
 from search.supernet import ArchParams, Fix, Relax, Softmax, building, inherit, record
 
@@ -25,6 +28,8 @@ from search.supernet import ArchParams, Fix, Relax, Softmax, building, inherit, 
 class SearchableContract:
     """What every searchable network must hold. Override `build` and `inputs`; K is 1 in what `build` makes."""
 
+    # the class that is tested
+    network: type[nn.Module]
     # parameters no gate can reach, such as those of a head the forward doesn't run
     without_gradient: frozenset[str] = frozenset()
 
@@ -154,11 +159,7 @@ def _perturb_statistics(model: nn.Module) -> None:
 
 
 def registered_searchable() -> dict[str, type[nn.Module]]:
-    """Every class of the registry that takes an `arch`, by name."""
-    import inspect
-
-    from search.registry import MODELS
-
+    """Every class of this project's packages in the registry that takes an `arch`, by name."""
     MODELS.import_from_location()
-    classes: dict[str, Callable] = MODELS.module_dict
-    return {n: c for n, c in classes.items() if inspect.isclass(c) and "arch" in inspect.signature(c).parameters}
+    ours = {n: c for n, c in MODELS.module_dict.items() if c.__module__.split(".")[0] in ("backbones", "search", "tasks")}
+    return {n: c for n, c in ours.items() if inspect.isclass(c) and "arch" in inspect.signature(c).parameters}

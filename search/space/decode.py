@@ -57,6 +57,13 @@ class TopInputs:
 
     def __call__(self, space: Space, probs: Probs) -> Architecture:
         """The architecture; ValueError where probabilities are unusable or the limit cannot be met."""
+        if self.skip_limit is not None and not any(
+            c.name.startswith(self.scope) and isinstance(c, OneOf) and position(c.options, self.skip) is not None for c in space
+        ):
+            raise ValueError(
+                f"skip_limit={self.skip_limit} has nothing to bound: space {space.name!r} has no choice beginning with "
+                f"{self.scope!r} that offers {self.skip!r}"
+            )
         left = dict(probs)
         cut: set[str] = set()
         while True:

@@ -1,10 +1,11 @@
 """An architecture as a vector of fixed length, for predictors and plots.
 
 An inactive choice is all zeros. Different architectures have different vectors.
+
     OneOf    one entry for each option that can be decoded: 1 for the chosen one
-    Ordinal  one entry for each option: 1 up to and including the chosen one, so close options have close
-    vectors SomeOf   one entry for each option: 1 for the chosen ones; one more, always 1, where a subset
-    may be empty Order    n x n entries, by place: 1 for the item in that place
+    Ordinal  one entry for each option: 1 up to and including the chosen one, so close options have close vectors
+    SomeOf   one entry for each option: 1 for the chosen ones; one more, always 1, where a subset may be empty
+    Order    n x n entries, by place: 1 for the item in that place
     Walk     layers x states entries: 1 for the state of each layer
 """
 

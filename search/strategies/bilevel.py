@@ -86,9 +86,7 @@ class Unrolled:
 
     def __post_init__(self) -> None:
         if not self.epsilon > 0:
-            raise ValueError(
-                f"epsilon={self.epsilon}: the finite difference needs a step above 0 (paper: 0.01)."
-            )
+            raise ValueError(f"epsilon={self.epsilon}: the finite difference needs a step above 0 (paper: 0.01).")
 
     def __call__(self, problem: Bilevel) -> dict[str, Tensor]:
         """The logits' gradients by name; logits that no loss depends on have none."""
@@ -112,9 +110,7 @@ class Unrolled:
     def _difference(self, problem: Bilevel, u: Tensors) -> dict[str, Tensor]:
         """lr * h, by a central difference of grad_a L_train along lr * u."""
         direction = {name: problem.rate(name) * value for name, value in u.items()}
-        length = float(
-            torch.sqrt(sum((v.double().square().sum() for v in direction.values()), torch.zeros(())))
-        )
+        length = float(torch.sqrt(sum((v.double().square().sum() for v in direction.values()), torch.zeros(()))))
         if length == 0.0:
             # a flat validation loss or a rate of 0: the virtual step doesn't depend on the logits
             return {}
@@ -122,9 +118,7 @@ class Unrolled:
         sides = []
         for sign in (eps, -eps):
             with torch.no_grad():
-                moved = {
-                    n: w + sign * direction[n] if n in direction else w for n, w in problem.weights.items()
-                }
+                moved = {n: w + sign * direction[n] if n in direction else w for n, w in problem.weights.items()}
             moved = {name: tensor.detach() for name, tensor in moved.items()}
             sides.append(_gradients(problem.train_loss(moved), problem.logits))
         plus, minus = sides

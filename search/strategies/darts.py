@@ -22,13 +22,9 @@ def update_of(order: int, epsilon: float, exact: bool) -> Update:
     if order == 2:
         return Unrolled(epsilon=epsilon, exact=exact)
     if order != 1:
-        raise ValueError(
-            f"order={order!r}: DARTS has order 1 (weights as they are) and 2 (one virtual step)."
-        )
+        raise ValueError(f"order={order!r}: DARTS has order 1 (weights as they are) and 2 (one virtual step).")
     if exact or epsilon != Unrolled.epsilon:
-        raise ValueError(
-            f"epsilon={epsilon} and exact={exact} belong to the virtual step; set order=2 to use them."
-        )
+        raise ValueError(f"epsilon={epsilon} and exact={exact} belong to the virtual step; set order=2 to use them.")
     return FirstOrder()
 
 

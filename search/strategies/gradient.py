@@ -7,8 +7,8 @@ from torch import Tensor
 
 from search.space import Architecture, Space
 from search.strategies.bilevel import Bilevel
+from search.supernet.gates import GateRule
 
-Gate = Callable[[Space, Mapping[str, Tensor]], dict[str, tuple[Tensor, tuple[int, ...]]]]
 Update = Callable[[Bilevel], dict[str, Tensor]]
 Decode = Callable[[Space, Mapping[str, Sequence[float]]], Architecture]
 
@@ -24,7 +24,7 @@ class GradientStrategy:
     """
 
     name: str
-    gate: Gate
+    gate: GateRule
     update: Update
     decode: Decode
     freeze_epochs: int = 0

@@ -31,6 +31,9 @@ class RandomSearch:
 
     def __init__(self, space: Space, seed: int):
         self.space = space
+        self._restart(seed)
+
+    def _restart(self, seed: int) -> None:
         self.seed = seed
         self._asked = 0
         self._rng = random.Random(seed)
@@ -78,7 +81,7 @@ class RandomSearch:
                 f"The random search's state is of another space than {self.space.name!r} "
                 f"(fingerprint {state['space'][:12]}, not {self.space.fingerprint[:12]}); start a new search."
             )
-        self.__init__(self.space, state["seed"])  # type: ignore[misc]
+        self._restart(state["seed"])
         for _ in range(state["asked"]):
             self.ask()
         self._history = [Trial(Architecture.from_json(item), score) for item, score in state["history"]]
@@ -87,8 +90,6 @@ class RandomSearch:
 def random_architectures(space: Space, n: int, seed: int) -> list[Architecture]:
     """``n`` different architectures, each set equally likely. ValueError when the space holds fewer."""
     if n > space.size:
-        raise ValueError(
-            f"{n} different architectures were asked of {space.name!r}, which holds {space.size}."
-        )
+        raise ValueError(f"{n} different architectures were asked of {space.name!r}, which holds {space.size}.")
     search = RandomSearch(space, seed)
     return [search.ask() for _ in range(n)]

@@ -45,9 +45,7 @@ class Table:
         if row is None:
             raise ValueError(f"The table of {self.space.name!r} has no row for {dict(architecture)}.")
         if key not in row:
-            raise ValueError(
-                f"The table of {self.space.name!r} has no {key!r}; it has {', '.join(sorted(row))}."
-            )
+            raise ValueError(f"The table of {self.space.name!r} has no {key!r}; it has {', '.join(sorted(row))}.")
         return row[key]
 
     def best(self, key: str) -> float:
@@ -88,18 +86,17 @@ def nas_bench_macro(path: str | Path) -> Table:
     try:
         data = json.loads(Path(path).read_text())
     except OSError as error:
-        raise ValueError(
-            f"{path} can't be read ({error.strerror}); give the NAS-Bench-Macro JSON file."
-        ) from error
+        raise ValueError(f"{path} can't be read ({error.strerror}); give the NAS-Bench-Macro JSON file.") from error
     except ValueError as error:
-        raise ValueError(
-            f"{path} isn't a JSON file ({error}); give the NAS-Bench-Macro JSON file."
-        ) from error
+        raise ValueError(f"{path} isn't a JSON file ({error}); give the NAS-Bench-Macro JSON file.") from error
     layers = [f"layer{i}" for i in range(8)]
     space = Space("nas_bench_macro", [OneOf(layer, (0, 1, 2)) for layer in layers])
     rows = {}
-    for code, entry in data.items():
-        architecture = Architecture(dict(zip(layers, map(int, code), strict=True)))
-        accuracies = {f"acc{i}": accuracy for i, accuracy in enumerate(entry["test_acc"])}
-        rows[architecture] = accuracies | {key: entry[key] for key in ("mean_acc", "std", "params", "flops")}
+    try:
+        for code, entry in data.items():
+            architecture = Architecture(dict(zip(layers, map(int, code), strict=True)))
+            accuracies = {f"acc{i}": accuracy for i, accuracy in enumerate(entry["test_acc"])}
+            rows[architecture] = accuracies | {key: entry[key] for key in ("mean_acc", "std", "params", "flops")}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} isn't NAS-Bench-Macro's table of 8-digit codes: {type(error).__name__} {error}") from error
     return Table(space, rows)

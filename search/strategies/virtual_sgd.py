@@ -58,9 +58,7 @@ def check_sgd(optimizer: torch.optim.Optimizer) -> None:
                 )
 
 
-def _held(
-    optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]
-) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+def _held(optimizer: torch.optim.Optimizer, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
     """(name, the optimiser's tensor, its group) of each weight that the optimiser holds."""
     names = {id(weight): name for name, weight in weights.items()}
     for group in optimizer.param_groups:

@@ -8,13 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from search.supernet.mixed import MixedOp
+
 
 @dataclass(frozen=True)
 class Inherited:
-    """Names of the parameters and buffers that were `loaded`, and of those the supernet has no counterpart for."""
+    """Names of parameters and buffers.
+
+    `loaded`: taken over; `without_counterpart`: only the derived network has them; `dropped`: only the supernet's side of an
+    operation that was kept has them (the norms after pools in a search without affine norms), so that the derived network
+    computes something else until it is trained.
+    """
 
     loaded: tuple[str, ...]
     without_counterpart: tuple[str, ...]
+    dropped: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -46,4 +54,5 @@ def inherit(narrow: nn.Module, wide: Mapping[str, Tensor]) -> Inherited:
     loaded = tuple(name for name in own if name in wide)
     for name in loaded:
         own[name].copy_(wide[name])
-    return Inherited(loaded, tuple(missing))
+    kept = tuple(f"{n}.ops.{o}." for n, m in narrow.named_modules() if isinstance(m, MixedOp) for o in m.ops)
+    return Inherited(loaded, tuple(missing), tuple(name for name in wide if name.startswith(kept) and name not in own))

@@ -76,6 +76,12 @@ class Pick:
         self, name: str, candidates: Mapping[str, Factory], *, when: When = (), relax_only: Iterable[str] = ()
     ) -> MixedOp | None:
         """One of several modules. `Fix` builds the chosen one only, and nothing (None) where `when` leaves it inactive."""
+        for option in candidates:
+            if not isinstance(option, str) or not option or "." in option or hasattr(nn.ModuleDict, option):
+                raise ValueError(
+                    f"operation {option!r} of choice {name!r} can't name a module: take a text without dots that is no "
+                    "attribute of torch modules, such as 'sep_conv_3x3'"
+                )
         choice = sp.OneOf(name, tuple(candidates), when=tuple(when), relax_only=tuple(relax_only))
         self._declare(choice)
         return self._op(choice, candidates)
@@ -111,6 +117,8 @@ class Pick:
         return Gates()
 
     def _declare(self, choice: sp.Choice) -> None:
+        if "." in choice.name:
+            raise ValueError(f"choice {choice.name!r} has a dot in its name, which torch keeps for paths: use / instead")
         for part, choices in self._choices.items():
             known = choices.get(choice.name)
             if known is not None and part != self._part:
@@ -148,6 +156,14 @@ class Relax(Pick):
             raise ValueError(f"choice {choice.name!r} is not in the space that is searched ({space.name!r})")
         options = space[choice.name].options
         return MixedOp(choice.name, {option: candidates[option]() for option in options}, self.gates())
+
+    def _plain(self, choice: sp.Choice) -> None:
+        self._declare(choice)
+        if choice.name not in self._params.space or self._params.space[choice.name] != choice:
+            raise ValueError(
+                f"choice {choice.name!r} of the module isn't the one that is searched: only the operations of a choice can "
+                "be restricted while relaxed"
+            )
 
 
 class Fix(Pick):

@@ -23,10 +23,11 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], forward: Callable[[B
     first = next(batches, None)
     if first is None:
         raise ValueError("recalibration needs at least one batch, and there is none")
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
     training = model.training
     model.train()
+    # a model may keep norms in eval mode (frozen stages): theirs are not recomputed
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch's cumulative average

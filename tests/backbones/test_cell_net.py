@@ -9,9 +9,9 @@ from torch import nn
 from backbones import CellNet
 from backbones.cell_net import AuxiliaryHead
 from backbones.genotype import from_genotype, to_genotype
-from search.cost import bytes_kept
+from search.cost import bytes_kept, count
 from search.space import load
-from search.supernet import ArchParams, Relax, Softmax, building, record
+from search.supernet import ArchParams, Relax, Softmax, building, inherit, record
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted([*(ROOT / "backbones/archs").glob("*.json"), *(ROOT / "tests/data/archs").glob("*.json")])
@@ -21,14 +21,6 @@ def networks():
     for path in FILES:
         for name, network in load(path).provenance["networks"].items():
             yield pytest.param(path, network, id=f"{path.stem}-{name}")
-
-
-def macs(model, size):
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.to("meta").eval()(torch.empty(1, 3, *size, device="meta"))
-    return counter.get_total_flops() // 2
 
 
 class Whole(nn.Module):
@@ -43,12 +35,9 @@ class Whole(nn.Module):
 
 @pytest.mark.parametrize(("path", "network"), networks())
 def test_published_cells_give_the_independent_counts(path, network):
-    with torch.device("meta"):
-        model = Whole(path, network)
-    params = sum(p.numel() for p in model.parameters())
-    check = network["check"]
-    assert f"{params / 1e6:.4f}" == f"{check['params_m']:.4f}"
-    assert f"{macs(model, network['input_size']) / 1e6:.2f}" == f"{check['macs_m']:.2f}"
+    cost, check = count(lambda: Whole(path, network), (3, *network["input_size"])), network["check"]
+    assert f"{cost.params / 1e6:.4f}" == f"{check['params_m']:.4f}"
+    assert f"{cost.macs / 1e6:.2f}" == f"{check['macs_m']:.2f}"
 
 
 # (kernel, dilation, how many) of the depthwise convolutions each operation must hold, and what else tells it
@@ -109,6 +98,8 @@ def test_genotype_round_trip(path):
         ({"normal": [("skip_connect", 0), ("skip_connect", 0)], "reduce": []}, "different earlier states"),
         ({"normal": [("skip_connect", 0), ("skip_connect", 2)], "reduce": []}, "different earlier states"),
         ({"normal": [("skip_connect", 0)], "reduce": []}, "edges"),
+        ({"normal": [1]}, "1 is no pair"),
+        ({"normal": [("a", "x")]}, "'x'"),
     ],
 )
 def test_what_is_no_genotype_is_refused(text, says):
@@ -188,6 +179,27 @@ def test_auxiliary_logits_in_training_only_and_not_inherited():
     assert "auxiliary.conv1.weight" in names and names <= set(model.state_dict())
 
 
+def test_what_search_and_derived_network_do_not_share_is_listed():
+    """Affine norms are new in the derived network; the search's norms after pools are left behind."""
+    params = ArchParams(record(lambda: CellNet(channels=4, layers=3, affine=False)).space)
+    arch = dict(params.space.sample(random.Random(0)))
+    arch |= {n: "max_pool_3x3" if n.startswith("normal/") else "sep_conv_3x3" for n in arch if "<-" in n}
+    with building(Relax(params)):
+        wide = CellNet(channels=4, layers=3, affine=False)
+    narrow = CellNet(channels=4, layers=3, arch=arch)
+    result = inherit(narrow, wide.state_dict())
+    norms = {n for n, m in narrow.cells.named_modules(prefix="cells") if isinstance(m, nn.BatchNorm2d)}
+    assert set(result.without_counterpart) == {f"{n}.{p}" for n in norms for p in ("weight", "bias")}
+    pools = {n for n, m in narrow.named_modules() if isinstance(m, nn.MaxPool2d)}
+    left = ("running_mean", "running_var", "num_batches_tracked")
+    assert pools and set(result.dropped) == {f"{n}.1.{b}" for n in pools for b in left}
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 8, 14])
+def test_auxiliary_head_takes_any_map(side):
+    assert AuxiliaryHead(8, 5, "cifar")(torch.randn(2, 8, side, side)).shape == (2, 5)
+
+
 def test_drop_path_grows_with_progress_and_spares_identities():
     arch = {n: v for n, v in sample().items() if n.startswith("normal/")}
     arch |= {n: "skip_connect" for n in arch if "<-" in n}
@@ -209,6 +221,7 @@ def test_drop_path_grows_with_progress_and_spares_identities():
     [
         (dict(stem="vit"), "vit"),
         (dict(auxiliary=True), "num_classes"),
+        (dict(num_classes=7), "num_classes=7"),
         (dict(drop_path=1.0), "drop_path=1.0"),
         (dict(reductions=(3, 1)), "reductions"),
         (dict(out_indices=(7,)), "levels 0 to 3"),

@@ -167,3 +167,10 @@ def test_viterbi_equals_trying_every_path(seed, layers):
     expected = max(paths, key=product)
     found = Argmax()(Space("s", [walk]), {"w": table})["w"]
     assert found == expected
+
+
+def test_a_skip_limit_with_nothing_to_bound_is_refused():
+    space = Space("plain", [OneOf("layer0", ("conv", "skip_connect"))])
+    with pytest.raises(ValueError, match="nothing to bound"):
+        TopInputs(skip_limit=0)(space, {"layer0": [0.1, 0.9]})
+    assert TopInputs()(space, {"layer0": [0.1, 0.9]})["layer0"] == "skip_connect"

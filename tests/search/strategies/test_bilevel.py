@@ -155,9 +155,7 @@ def test_exact_gradient_equals_a_difference_of_whole_virtual_steps():
     logits = problem.logits["logits"]
 
     def after_step():
-        grads = torch.autograd.grad(
-            problem.train_loss(None), list(problem.weights.values()), allow_unused=True
-        )
+        grads = torch.autograd.grad(problem.train_loss(None), list(problem.weights.values()), allow_unused=True)
         known = {n: g for n, g in zip(problem.weights, grads, strict=True) if g is not None}
         return problem.val_loss(problem.virtual_step(known)).item()
 

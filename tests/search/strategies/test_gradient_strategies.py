@@ -10,14 +10,9 @@ OPS = ("none", "skip_connect", "conv")
 def cell():
     """Two nodes; the second keeps 2 of 3 inputs."""
     choices = [SomeOf("normal/n2/inputs", (0, 1), k=2)]
-    choices += [
-        OneOf(f"normal/n2<-{i}", OPS, when=(("normal/n2/inputs", i),), relax_only=("none",)) for i in (0, 1)
-    ]
+    choices += [OneOf(f"normal/n2<-{i}", OPS, when=(("normal/n2/inputs", i),), relax_only=("none",)) for i in (0, 1)]
     choices += [SomeOf("normal/n3/inputs", (0, 1, 2), k=2)]
-    choices += [
-        OneOf(f"normal/n3<-{i}", OPS, when=(("normal/n3/inputs", i),), relax_only=("none",))
-        for i in (0, 1, 2)
-    ]
+    choices += [OneOf(f"normal/n3<-{i}", OPS, when=(("normal/n3/inputs", i),), relax_only=("none",)) for i in (0, 1, 2)]
     return Space("cell", choices)
 
 

@@ -17,9 +17,7 @@ needs_macro = pytest.mark.skipif(not MACRO.exists(), reason=f"{MACRO} is absent 
 def own_table():
     """accuracy = width + 10 for a convolution: 8 architectures, optimum 14."""
     space = Space("own", [OneOf("op", ("conv", "pool")), Ordinal("width", (1, 2, 3, 4))])
-    rows = {
-        a: {"acc": a["width"] + 10.0 * (a["op"] == "conv"), "macs": a["width"]} for a in space.enumerate()
-    }
+    rows = {a: {"acc": a["width"] + 10.0 * (a["op"] == "conv"), "macs": a["width"]} for a in space.enumerate()}
     return Table(space, rows)
 
 

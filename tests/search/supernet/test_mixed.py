@@ -120,3 +120,16 @@ def test_inherit_copies_lists_and_refuses():
     with pytest.raises(ValueError, match=r"a\.bias has no counterpart"):
         inherit(Narrow(), {"a.weight": wide["a.weight"]})
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
+
+
+def test_recalibration_leaves_frozen_norms_alone():
+    class Frozen(nn.Sequential):
+        def train(self, mode=True):
+            super().train(mode)
+            self[0].eval()
+            return self
+
+    model = Frozen(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    model[0].running_mean.fill_(7.0)
+    recalibrate(model, [torch.randn(8, 2)], model)
+    assert model[0].running_mean.tolist() == [7.0, 7.0] and model[1].running_mean.any()

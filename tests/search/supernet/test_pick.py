@@ -130,3 +130,24 @@ def test_logits_depend_on_the_seed_alone():
 def _one_op():
     with reading("backbone") as pick:
         return pick.op("op", {o: nn.Identity for o in "abcdef"})
+
+
+@pytest.mark.parametrize(("name", "option", "says"), [("stage1.k", "a", "dot"), ("op", "conv0.5", "conv0.5"), ("op", 3, "3")])
+def test_names_that_torch_cannot_hold_are_refused(name, option, says):
+    def build():
+        with reading("backbone") as pick:
+            return pick.op(name, {option: nn.Identity, "b": nn.Identity})
+
+    with pytest.raises(ValueError, match=says):
+        record(build)
+
+
+def test_restricting_what_is_no_operation_is_refused_while_relaxed():
+    def build():
+        with reading("backbone") as pick:
+            pick.subset("kept", ("x", "y", "z"), 2)
+            return pick.op("op", {o: nn.Identity for o in "ab"})
+
+    params = ArchParams(record(build).space.restrict({"kept": ("x", "y")}))
+    with pytest.raises(ValueError, match="kept"), building(Relax(params)):
+        build()
