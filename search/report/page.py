@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,7 @@ from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
 from search.report.read import Part, WorkDir, number, read, series
 from search.report.words import cell_text, duration, flat, millions, p_text, plain, seconds_text, size_text
-
-# the conventions of search/cost/count.py in words
-_CONVENTIONS = {
-    "macs": "one multiply-add counts one; convolution and linear layers of the whole network, no auxiliary head",
-}
+from search.space.files import write_atomically
 
 
 def write(work_dir: str | Path) -> Path:
@@ -31,12 +26,7 @@ def write(work_dir: str | Path) -> Path:
     """
     found = read(work_dir)
     target = found.path / "report.html"
-    temporary = found.path / f".report.html.{os.getpid()}"
-    try:
-        temporary.write_text(render(found), encoding="utf-8")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(target, render(found).encode())
     return target
 
 
@@ -204,7 +194,7 @@ def _beside(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "table": table,
         "chart": Markup(chart) if chart else None,
         "supernet": millions(value) if (value := number(summary, "supernet", "params")) is not None else None,
-        "convention": _CONVENTIONS.get(str(derived.get("convention")), derived.get("convention")),
+        "convention": derived.get("counted", derived.get("convention")),
         "random": sum(score is not None for score in scored),
     }
 

@@ -88,14 +88,19 @@ def save(
         text = json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"the provenance of {path} is not plain JSON: {error}") from None
-    _write(Path(path), text)
+    write_atomically(path, text.encode())
 
 
-def _write(path: Path, text: str) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
+
+    OSError from the disk is passed on; what was there before is then untouched, and nothing is left behind.
+    """
+    path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes a file that only its owner may read
@@ -106,6 +111,11 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def load(path: str | os.PathLike[str]) -> ArchitectureFile:

@@ -6,13 +6,14 @@ training sees the same images even when files were added to the folder meanwhile
 
 import hashlib
 import json
-import os
 import random
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-# taken first from every class, so a search and a retraining of one split seed keep the same images apart
+from search.space.files import write_atomically
+
+# set apart before anything else, so that no search sees the images that a retraining of equal seed validates on
 HELD_APART = "validation"
 
 
@@ -22,10 +23,10 @@ def stratified(
     """Disjoint index lists (each sorted), with the same fraction of every class to within one image.
 
     ``labels``: class of each image; ``fractions``: split name -> fraction of each class (they may sum to less
-    than 1); ``per_class``: first keep at most this many images of each class (for quick runs). A class's
-    images are shuffled by (seed, class) alone; "validation" comes first, so equal seeds and fractions give
-    equal validation sets whatever the other splits are. A split with a positive fraction gets at least one
-    image of each class.
+    than 1); ``per_class``: use at most this many images of each class (for quick runs). A class's images are
+    shuffled by (seed, class) alone and the first ``validation`` share of the whole class is left to validation,
+    of which ``per_class`` uses the first images: with equal seeds and shares no other split of any run holds an
+    image that some run validates on. A split with a positive fraction gets at least one image of each class.
 
     Raises ValueError for fractions outside [0, 1] or summing above 1, and for a class too small to be split.
     """
@@ -42,11 +43,17 @@ def stratified(
     for label in sorted(members):
         indices = members[label]
         random.Random(f"{seed}/{label}").shuffle(indices)
-        indices = indices[:per_class]
-        start = 0
-        for name, count in zip(order, _counts([exact[n] for n in order], len(indices), label), strict=True):
-            result[name] += indices[start : start + count]
-            start += count
+        used = min(per_class or len(indices), len(indices))
+        counts = dict(zip(order, _counts([exact[n] for n in order], used, label), strict=True))
+        held = counts.get(HELD_APART, 0)
+        reserved = max(held, int(exact.get(HELD_APART, 0) * len(indices) + Fraction(1, 2)))
+        start = min(reserved, len(indices) - (sum(counts.values()) - held))
+        for name in order:
+            if name == HELD_APART:
+                result[name] += indices[:held]
+            else:
+                result[name] += indices[start : start + counts[name]]
+                start += counts[name]
     return {name: sorted(indices) for name, indices in result.items()}
 
 
@@ -86,11 +93,11 @@ def save(folder: Path, lists: Mapping[str, Sequence[str]], settings: Mapping[str
     hashes = {}
     for split, names in lists.items():
         data = _encode(names)
-        _write(folder / f"{split}.txt", data)
+        write_atomically(folder / f"{split}.txt", data)
         hashes[split] = hashlib.sha256(data).hexdigest()
     files = {split: {"count": len(lists[split]), "sha256": hashes[split]} for split in lists}
     about = json.dumps({"settings": settings, "files": files}, indent=2, sort_keys=True)
-    _write(folder / "splits.json", about.encode())
+    write_atomically(folder / "splits.json", about.encode())
     return hashes
 
 
@@ -134,15 +141,3 @@ def _encode(names: Sequence[str]) -> bytes:
         if len(name.splitlines()) != 1:
             raise ValueError(f"the file name {name!r} holds a line break; rename this file")
     return "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -125,7 +125,8 @@ def make_summary(space: Space, architecture: Architecture) -> dict:
             "params": 3349342,
             "macs": 528360000,
             "input_size": [3, 32, 32],
-            "convention": "one multiply-add counts one; convolutions and linear layers; no auxiliary head",
+            "convention": "macs",
+            "counted": "one multiply-add counts one; convolutions and linear layers; no auxiliary head",
             "score_supernet": 85.31,
         },
         "random": [
