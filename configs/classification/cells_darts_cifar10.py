@@ -2,6 +2,8 @@
 
 Half of the training images for the weights, half for the logits; batches of 64 for both; scored on the
 logits' half, as in the official code (quark0/darts).
+
+Difference from the official code: an epoch's last batch is left out when it isn't full, 390 steps instead of 391.
 """
 
 _base_ = [

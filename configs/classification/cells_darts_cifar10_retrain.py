@@ -2,6 +2,8 @@
 head.
 
 All 50,000 training images are trained on; the test images are read once, by tools/test.py.
+
+Difference from the official code: an epoch's last batch is left out when it isn't full, 520 steps of 96 instead of 521.
 """
 
 _base_ = [

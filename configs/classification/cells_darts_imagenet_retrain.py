@@ -1,6 +1,7 @@
 """Training a DARTS cell on ImageNet with the paper's settings: 250 epochs, SGD 0.1, 3 % less each epoch.
 
-The paper searches on CIFAR-10 and moves the cell here; there is no search of its own on ImageNet.
+The paper searches on CIFAR-10 and moves the cell here; there is no search of its own on ImageNet. Difference
+from the official code: an epoch's last batch is left out when it isn't full, 10,009 steps instead of 10,010.
 """
 
 _base_ = [

@@ -1,4 +1,7 @@
-"""PC-DARTS on CIFAR-10 with the official settings (yuhuixu1993/PC-DARTS): K = 4, batches of 256."""
+"""PC-DARTS on CIFAR-10 with the official settings (yuhuixu1993/PC-DARTS): K = 4, batches of 256.
+
+Difference from the official code: an epoch's last batch is left out when it isn't full, 97 steps instead of 98.
+"""
 
 _base_ = [
     "../_base_/data/cifar10_search.py",

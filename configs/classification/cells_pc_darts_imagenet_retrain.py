@@ -1,7 +1,7 @@
 """Training a PC-DARTS cell on ImageNet with the official settings: 8 processes of 128 images, SGD 0.5.
 
 The rate rises over 5 epochs, falls linearly to 1/245 over epochs 0 to 244 and to a fifth of that over the
-last 5.
+last 5. Difference from the official code: an epoch's last batch is left out when it isn't full, 1251 steps instead of 1252.
 """
 
 _base_ = [
