@@ -45,6 +45,16 @@ def test_validation_is_the_same_for_search_and_retraining():
     assert splits.stratified(labels, SEARCH, seed=4)["validation"] != search["validation"]
 
 
+@pytest.mark.parametrize("per_class", [500, None])
+def test_no_search_sees_what_a_larger_retraining_validates_on(per_class):
+    labels = [label for label in range(3) for _ in range(600)]
+    search = splits.stratified(labels, SEARCH, seed=1, per_class=200)
+    retrain = splits.stratified(labels, {"train": 0.9, "validation": 0.1}, seed=1, per_class=per_class)
+    assert not set(retrain["validation"]) & {*search["weights"], *search["architecture"]}
+    assert set(search["validation"]) <= set(retrain["validation"])
+    assert Counter(labels[i] for i in search["weights"]) == {0: 90, 1: 90, 2: 90}
+
+
 def test_per_class_limits_every_class():
     labels = [0] * 50 + [1] * 7
     parts = splits.stratified(labels, SEARCH, seed=0, per_class=10)
