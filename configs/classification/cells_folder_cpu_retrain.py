@@ -9,7 +9,7 @@ _base_ = [
 
 model = dict(
     type="search.ImageClassifier",
-    backbone=dict(type="search.CellNet", channels=12, layers=5, stem="cifar"),
+    backbone=dict(type="search.CellNet", channels=12, layers=4, stem="cifar"),
     # read from the data
     num_classes=10,
 )

@@ -1,4 +1,4 @@
-"""Any ImageNet-layout folder for training on CPU: 32x32, held in memory, at most 100 batches an epoch."""
+"""Any ImageNet-layout folder for training on CPU: 32x32, held in memory, at most 50 batches an epoch."""
 
 data_root = "data/imagenet"
 splits = dict(train=0.9, validation=0.1, seed=0)
@@ -12,7 +12,7 @@ train_pipeline = [
 loading = dict(num_workers=0, collate_fn=dict(type="default_collate"))
 train_dataloader = dict(
     batch_size=64,
-    num_batch_per_epoch=100,
+    num_batch_per_epoch=50,
     dataset=dict(type="search.ImageFolder", folder="train", pipeline=train_pipeline, size=32, cache=True),
     **loading,
 )
