@@ -4,6 +4,7 @@ import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _FULL = {
     errno.ENOSPC: "the disk is full",
@@ -14,6 +15,30 @@ _FULL = {
 
 class UserError(ValueError):
     """A mistake of the user, said in one sentence that names the value and the way out."""
+
+
+def whole_number(name: str, value: Any, least: int = 1, below: int | None = None) -> int:
+    """``value``, if it is a whole number of at least ``least`` and less than ``below``.
+
+    Raises:
+        UserError: naming ``name`` and the value.
+    """
+    fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if not fits or (below is not None and value >= below):
+        limits = f"at least {least}" if below is None else f"at least {least} and less than {below}"
+        raise UserError(f"{name}={value!r} must be a whole number of {limits}.")
+    return int(value)
+
+
+@contextmanager
+def values_are_the_users(where: str) -> Iterator[None]:
+    """Turns what a class of torch or mmengine says about its arguments, built inside the block, into a `UserError`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where} can't be built: {' '.join(str(error).split())}") from error
 
 
 def disk_full(error: BaseException) -> str | None:

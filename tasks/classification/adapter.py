@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
+from search.engine.errors import whole_number
 from search.registry import DATASETS, MODELS, TASKS
 from tasks.classification import splits as split_files
 
@@ -80,8 +81,9 @@ class Classification:
         return hooks
 
     def input_size(self, cfg: Config) -> tuple[int, int, int]:
-        """(C, H, W) of what the test pipeline (or, without one, the training pipeline) feeds the network."""
-        dataset = next(d for name in reversed(LOADERS) for d in datasets_of(cfg.get(name)))
+        """(C, H, W) of what the validation pipeline feeds the network; without one the training, else the test pipeline."""
+        order = ("val_dataloader", *LOADERS)
+        dataset = next(d for name in order for d in datasets_of(cfg.get(name)))
         built = DATASETS.build({**copy.deepcopy(dict(dataset)), **_without_cache(dataset)})
         return tuple(built[0]["inputs"].shape)
 
@@ -108,6 +110,12 @@ def _say(message: str) -> None:
 def _arguments(registry: Any, cfg: Mapping) -> Mapping[str, inspect.Parameter]:
     built = registry.get(cfg["type"]) if isinstance(cfg["type"], str) else cfg["type"]
     return {} if built is None else inspect.signature(built).parameters
+
+
+def _identity(dataset: Mapping) -> tuple[Any, Any]:
+    """Which images a dataset reads: its type and its folder, which may be its class's default."""
+    folder = _arguments(DATASETS, dataset).get("folder")
+    return dataset["type"], dataset.get("folder", None if folder is None else folder.default)
 
 
 def _without_cache(dataset: Mapping) -> dict:
@@ -170,8 +178,14 @@ def _apply_splits(cfg: Config, source: Any, folder: Path) -> None:
     for name in roles:
         for dataset in datasets_of(cfg.get(name)):
             first = next(datasets_of(cfg["train_dataloader"]))
-            if (dataset["type"], dataset.get("folder")) != (first["type"], first.get("folder")):
+            if _identity(dataset) != _identity(first):
                 raise ValueError(f"{name} must read the training images, of which it gets a split, but reads {dataset}")
+    for split, share in wanted.items():
+        if not isinstance(share, int | float) or isinstance(share, bool):
+            raise ValueError(f"splits.{split}={share!r} must be a number from 0 to 1")
+    whole_number("splits.seed", seed, least=0)
+    if per_class is not None:
+        whole_number("splits.per_class", per_class)
     fractions = {split: float(wanted.get(split, 0)) for split in roles.values()}
     needed = [split for split in fractions if split != "validation" and fractions[split] == 0]
     if needed:
@@ -206,6 +220,7 @@ def _give_split(cfg: Config, loader: str, split: str, folder: Path, hashes: Mapp
     for dataset in datasets_of(cfg[loader]):
         dataset["split"], dataset["split_sha256"] = str(path), hashes[split]
     share, size = len(split_files.read(path)) // mmengine.dist.get_world_size(), cfg[loader]["batch_size"]
+    whole_number(f"{loader}.batch_size", size)
     if loader != "val_dataloader" and size > share >= 1:
         _say(f"{loader}: batch_size={size} is lowered to {share}, the size of its split")
         cfg[loader]["batch_size"] = share

@@ -54,7 +54,7 @@ class ImageClassifier(BaseModel):
         """What mmengine asks of a model.
 
         ``inputs`` [B, C, H, W], ``label`` [B] class numbers. mode 'tensor': logits [B, K]; 'loss': dict of
-        loss terms (``loss`` and, with an auxiliary head in training mode, ``loss_aux``, already weighted);
+        loss terms (``loss_cls`` and, with an auxiliary head in training mode, ``loss_aux``, already weighted);
         'predict': one dict per image with 'scores' [K] (softmax), 'prediction' and, where given, 'label'.
         """
         logits = self.head(self.extract_feat(inputs)[-1].mean((2, 3)))
@@ -67,7 +67,7 @@ class ImageClassifier(BaseModel):
         raise ValueError(f"mode={mode!r} is not one of 'tensor', 'loss', 'predict'")
 
     def _losses(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        losses = {"loss": F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)}
+        losses = {"loss_cls": F.cross_entropy(logits.float(), label, label_smoothing=self.label_smoothing)}
         auxiliary = self.backbone.aux_logits if self.aux_weight else None
         if auxiliary is not None:
             loss = F.cross_entropy(auxiliary.float(), label, label_smoothing=self.label_smoothing)

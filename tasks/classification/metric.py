@@ -22,6 +22,11 @@ class TopK(BaseMetric):
             raise ValueError(f"topk={topk!r} must be positive numbers, for instance (1, 5)")
         self.topk = tuple(topk)
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the scores, without the prefix; known before anything is scored."""
+        return tuple(f"top{k}" for k in self.topk)
+
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
         """Keep each image's rank of the true class (0 is best)."""
         if not data_samples:

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.utils.data import RandomSampler
 
 from search.registry import HOOKS
 
@@ -77,6 +78,9 @@ class PredictionsHook(Hook):
     def before_test(self, runner: Any) -> None:
         """Start anew, and find out early whether the places can be written to."""
         self.rows = []
+        sampler = runner.test_dataloader.sampler
+        if getattr(sampler, "shuffle", isinstance(sampler, RandomSampler)):
+            raise ValueError("predictions are named in the data's order: set test_dataloader.sampler.shuffle=False")
         for folder in (self.out and self.out.parent, self.show_dir):
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)

@@ -117,6 +117,38 @@ def test_mistakes_are_told(task, make_folder, tmp_path):
         task.prepare(cfg, tmp_path / "w")
 
 
+def test_the_input_size_is_read_from_validation_images(task, make_folder, tmp_path):
+    cfg = task.prepare(config(make_folder(), **{"test_dataloader.dataset.size": 16}), tmp_path / "w")
+    assert task.input_size(cfg) == (3, 32, 32)
+    for key in ("train_dataloader", "arch_dataloader", "val_dataloader"):
+        cfg.pop(key)
+    assert task.input_size(cfg) == (3, 16, 16)
+
+
+def test_a_default_folder_is_the_same_folder(task, make_folder, tmp_path):
+    cfg = config(make_folder(train=20))
+    cfg.train_dataloader.dataset.pop("folder", None)
+    cfg.val_dataloader.dataset.folder = "train"
+    assert task.prepare(cfg, tmp_path / "w1").val_dataloader.dataset.split.endswith("validation.txt")
+    cfg.val_dataloader.dataset.folder = "val"
+    with pytest.raises(ValueError, match="must read the training images"):
+        task.prepare(cfg, tmp_path / "w2")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"splits.weights": "half"}, r"splits\.weights='half'"),
+        ({"splits.seed": "a"}, r"splits\.seed='a'"),
+        ({"splits.per_class": 2.5}, r"splits\.per_class=2\.5"),
+        ({"train_dataloader.batch_size": "abc"}, r"train_dataloader\.batch_size='abc'"),
+    ],
+)
+def test_what_is_no_number_is_named(task, make_folder, tmp_path, option, words):
+    with pytest.raises(ValueError, match=words):
+        task.prepare(config(make_folder(train=20), **option), tmp_path / "w")
+
+
 def test_sync_bn_becomes_bn_on_cpu(task, make_folder, tmp_path, monkeypatch):
     monkeypatch.setattr("tasks.classification.adapter.get_device", lambda: "cpu")
     cfg = config(make_folder(), RETRAIN)
