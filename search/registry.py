@@ -23,6 +23,13 @@ LOOPS = _child(mm.LOOPS, "search.engine")
 RUNNERS = _child(mm.RUNNERS, "search.engine")
 DATA_SAMPLERS = _child(mm.DATA_SAMPLERS, "search.engine")
 
+
+def locations() -> list[str]:
+    """Every module that registers something of this project, sorted."""
+    registries = [value for value in globals().values() if isinstance(value, mm.Registry)]
+    return sorted({location for registry in registries for location in registry._locations})
+
+
 # search strategies; mmengine's registry of the same word is about how a model is spread over devices
 STRATEGIES = mm.Registry("search strategy", scope=SCOPE, locations=["search.engine"])
 # task adapters: how a task's config becomes data sets, splits and an input size

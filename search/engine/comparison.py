@@ -18,7 +18,9 @@ from typing import Any
 
 from search import report
 from search.engine import checkpoint, significance
+from search.engine.data import require_seed
 from search.engine.errors import UserError
+from search.engine.history import finite
 from search.engine.trials import Execution, Run
 from search.space import Architecture, Space, load, save
 from search.strategies import RandomSearch, random_architectures
@@ -60,6 +62,9 @@ class Protocol:
             raise UserError(f"cost={self.cost!r}: cost is counted in 'images' or in 'seconds'.")
         if self.random < 0:
             raise UserError(f"--random {self.random}: give a number of architectures, 0 or more.")
+        for what in ("seeds", "random_search_seeds", "retrain_seeds"):
+            for seed in getattr(self, what):
+                require_seed(what.replace("_", " "), seed)
 
     def training(self, name: str, arch: Path, seed: int, test: bool, options: Sequence[str] = ()) -> Run:
         """The run that trains an architecture file by the recipe."""
@@ -103,7 +108,8 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     if protocol.random_search_seeds:
         rows += _random_search(protocol, execution, spaces, rows, lower)
 
-    result = summarise(protocol, rows, lower)
+    # JSON has no nan
+    result = finite(summarise(protocol, rows, lower))
     checkpoint.write_json(protocol.work_dir / "compare.json", result)
     report.write(protocol.work_dir)
     return result
@@ -261,7 +267,7 @@ def summarise(protocol: Protocol, rows: Sequence[dict[str, Any]], lower: bool) -
     signed = {group: [-value if lower else value for value in of] for group, of in values.items()}
     return {
         "protocol": _described(protocol),
-        "runs": [_plain(row) for row in rows],
+        "runs": rows,
         "groups": groups,
         "tests": significance.all_pairs(signed, [group for group in groups if group.startswith(RANDOM_SEARCH)]),
     }
@@ -284,7 +290,3 @@ def _described(protocol: Protocol) -> dict[str, Any]:
         "tests": "two-sided exact Mann-Whitney of the architectures' test scores, ties by midranks; "
         f"better or worse only below p = {significance.LEVEL}, not corrected for the number of pairs",
     }
-
-
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}

@@ -40,8 +40,12 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         for name in ("first", "second", "U", "p", "the first is"):
             tests.add_column(name, justify="right" if name in ("U", "p") else "left")
         for test in result["tests"]:
-            tests.add_row(test["a"], test["b"], f"{test['u']:g}", f"{test['p']:.3g}", test["verdict"])
+            tests.add_row(test["a"], test["b"], *_numbers(test), test["verdict"])
         console.print(tests)
+
+
+def _numbers(test: Mapping[str, Any]) -> tuple[str, str]:
+    return ("-", "-") if test["p"] is None else (f"{test['u']:g}", f"{test['p']:.3g}")
 
 
 def _score(value: float | None) -> str:

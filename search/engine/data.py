@@ -18,9 +18,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from .errors import UserError
+from .errors import UserError, whole_number
 
 Key = tuple[int, int]  # (epoch, index)
+
+
+def require_seed(name: str, value: Any) -> int:
+    """``value``, if it can seed python's, numpy's and torch's generators alike; UserError naming ``name`` otherwise."""
+    return whole_number(name, value, least=0, below=2**32)
 
 
 def _entropy(seed: int, stream: str, *rest: int) -> np.random.SeedSequence:
@@ -131,8 +136,9 @@ class StreamBatches:
         world: int = 1,
         limit: int | None = None,
     ):
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} of the {stream} data must be at least 1.")
+        whole_number(f"batch_size of the {stream} data", batch_size)
+        if limit is not None:
+            whole_number(f"num_batch_per_epoch of the {stream} data", limit)
         if not drop_last and world > 1:
             raise UserError(f"drop_last=False of the {stream} data gives {world} processes unequal batches: leave it out.")
         self.global_batch = batch_size * world

@@ -13,13 +13,13 @@ from .errors import UserError
 NAME = "history.jsonl"
 
 
-def _finite(value: Any) -> Any:
-    # JSON has no NaN: a loss that isn't finite is written as null
+def finite(value: Any) -> Any:
+    """The same value with None in place of nan and infinities, which JSON doesn't have."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: finite(v) for k, v in value.items()}
+    return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 class History:
@@ -35,7 +35,7 @@ class History:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Adds a line to the file and flushes it to disk."""
-        plain = _finite(line)
+        plain = finite(line)
         with self.path.open("a") as file:
             file.write(json.dumps(plain) + "\n")
             file.flush()

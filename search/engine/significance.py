@@ -3,11 +3,12 @@ words.
 
 H. B. Mann, D. R. Whitney, "On a test of whether one of two random variables is stochastically larger than the
 other", 1947. Two-sided, exact: p is twice the smaller tail among all ways to divide the pooled values into
-groups of these sizes. scipy's exact distribution holds for values without ties; with ties the divisions are enumerated here,
-ranks being midranks. Where there are no ties both give the same p.
+groups of these sizes. scipy's exact distribution holds for values without ties; with ties the rank sums of all divisions are
+counted here, ranks being midranks. Where there are no ties both give the same p.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -16,23 +17,24 @@ from statistics import fmean, stdev
 from scipy.stats import mannwhitneyu, rankdata
 
 LEVEL = 0.05
-# divisions of the pooled values that are still enumerated where there are ties: two groups of 10
-MOST_DIVISIONS = 184_756
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two groups by name: the statistic U of ``a``, the exact two-sided p, and the verdict in words."""
+    """Two groups by name: the statistic U of ``a``, the exact two-sided p, and the verdict in words.
+
+    Where a test can't be computed, ``u`` and ``p`` are None and the verdict says why.
+    """
 
     a: str
     b: str
-    u: float
-    p: float
+    u: float | None
+    p: float | None
     verdict: str
 
 
 def mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """(U of ``a``, exact two-sided p); ValueError for an empty group, nan, or many values with ties."""
+    """(U of ``a``, exact two-sided p); ValueError for an empty group or nan."""
     if not a or not b:
         raise ValueError("A test needs at least one value in each group.")
     pooled = [*a, *b]
@@ -41,15 +43,25 @@ def mann_whitney(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     if len(set(pooled)) == len(pooled):
         found = mannwhitneyu(a, b, alternative="two-sided", method="exact")
         return float(found.statistic), float(found.pvalue)
-    if math.comb(len(pooled), len(a)) > MOST_DIVISIONS:
-        raise ValueError(f"Groups of {len(a)} and {len(b)} values with ties are too large to enumerate.")
-    ranks = [float(rank) for rank in rankdata(pooled)]
+    # midranks are halves: twice a rank is a whole number
+    ranks = [round(2 * float(rank)) for rank in rankdata(pooled)]
     observed = sum(ranks[: len(a)])
-    sums = [sum(chosen) for chosen in combinations(ranks, len(a))]
-    below = sum(total <= observed + 1e-9 for total in sums)
-    above = sum(total >= observed - 1e-9 for total in sums)
-    p = min(1.0, 2 * min(below, above) / len(sums))
-    return observed - len(a) * (len(a) + 1) / 2, p
+    sums = _rank_sums(ranks, len(a))
+    below = sum(count for total, count in sums.items() if total <= observed)
+    above = sum(count for total, count in sums.items() if total >= observed)
+    p = min(1.0, 2 * min(below, above) / sums.total())
+    return observed / 2 - len(a) * (len(a) + 1) / 2, p
+
+
+def _rank_sums(ranks: Sequence[int], size: int) -> Counter[int]:
+    """How many choices of ``size`` of the ranks have each sum."""
+    chosen: list[Counter[int]] = [Counter() for _ in range(size + 1)]
+    chosen[0][0] = 1
+    for rank in ranks:
+        for k in range(size, 0, -1):
+            for total, count in chosen[k - 1].items():
+                chosen[k][total + rank] += count
+    return chosen[size]
 
 
 def compare(name_a: str, a: Sequence[float], name_b: str, b: Sequence[float]) -> Comparison:
@@ -58,7 +70,10 @@ def compare(name_a: str, a: Sequence[float], name_b: str, b: Sequence[float]) ->
     "better" or "worse" only below p = 0.05; otherwise "no difference shown", with the smallest p that groups of these
     sizes can reach when that alone rules a difference out.
     """
-    u, p = mann_whitney(a, b)
+    try:
+        u, p = mann_whitney(a, b)
+    except ValueError as error:
+        return Comparison(name_a, name_b, None, None, f"not computed: {error}")
     if p < LEVEL:
         verdict = f"{'better' if u > len(a) * len(b) / 2 else 'worse'} (p={p:.3g})"
     else:

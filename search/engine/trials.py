@@ -23,6 +23,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from search import registry
 from search.engine import checkpoint, command
 from search.engine import config as config_files
 from search.engine.errors import UserError
@@ -89,7 +90,8 @@ class Execution:
         ``validation``, and ``test`` where asked for.
         Raises UserError for a run that fails by a user's mistake, or whose directory holds another run.
         """
-        to_do = [run for run in runs if not _finished(run, _fingerprint(run, run.load()))]
+        # a run may be asked for twice: two groups can keep the same architecture
+        to_do = list({r.work_dir: r for r in runs if not _finished(r, _fingerprint(r, r.load()))}.values())
         start, done = time.monotonic(), 0
         if len(to_do) < len(runs):
             self.say(f"{len(runs) - len(to_do)} of {len(runs)} runs are finished already")
@@ -130,7 +132,7 @@ def perform(run: Run, steps: Steps) -> None:
         done = steps.search(cfg) if run.kind == "search" else steps.train(cfg)
         summary = done.summary
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
-        result["images"] = images_of(run.work_dir / "history.jsonl", cfg)
+        result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score
@@ -141,13 +143,13 @@ def perform(run: Run, steps: Steps) -> None:
         checkpoint.write_json(run.work_dir / TEST, {"test": _score(metrics, cfg), "metrics": dict(metrics)})
 
 
-def images_of(history: Path, cfg: Mapping[str, Any]) -> int:
+def images_of(history: Path, cfg: Mapping[str, Any], batches: Mapping[str, int] | None) -> int:
     """Training images that went forward and backward, counted once for each pass, from a run's history.
 
     A step on the logits passes its own batch once; of second order also the weights' batch three times more.
+    ``batches``: a search's batch sizes as they were run, of ``weights`` and ``architecture``.
     """
-    arch = cfg.get("arch_dataloader")
-    share = arch["batch_size"] / cfg["train_dataloader"]["batch_size"] if arch else 0.0
+    share = batches["architecture"] / batches["weights"] if batches else 0.0
     passes = 1 + share + (3 if (cfg.get("strategy") or {}).get("order") == 2 else 0)
     total = 0.0
     for line in history.read_text().splitlines():
@@ -202,7 +204,7 @@ def _read(run: Run) -> dict[str, Any]:
 def _server() -> Any:
     """The context of the server that runs are forked from, with everything imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.engine.trials", "backbones", "tasks.classification"])
+    context.set_forkserver_preload(["search.engine.trials", *registry.locations()])
     return context
 
 

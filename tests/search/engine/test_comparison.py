@@ -1,14 +1,17 @@
 """The protocol, on searches and trainings that only look up numbers: a network's worth is known."""
 
+import io
 import json
 import math
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from search.engine.comparison import RANDOM, Protocol, compare
+from search.engine.comparison_table import show
 from search.engine.errors import UserError
-from search.engine.trials import Execution, Steps, images_of
+from search.engine.trials import Execution, Steps, images_of, perform
 from search.space import Architecture, OneOf, Space, load, save
 
 SPACE = Space("digits of a number", [OneOf(name, tuple(range(10))) for name in "abc"])
@@ -50,7 +53,7 @@ class Fakes:
         self.searched.append(cfg.seed)
         found = Architecture({"a": 9, "b": 9, "c": cfg.seed})
         save(folder / "architecture.json", {"backbone": (self.space, found)}, {})
-        return SimpleNamespace(summary={"seconds": 50.0})
+        return SimpleNamespace(summary={"seconds": 50.0, "batch_sizes": {"weights": 32, "architecture": 32}})
 
     def train(self, cfg):
         folder = self._work(cfg, ["train"] * cfg.train_cfg.max_epochs)
@@ -161,6 +164,40 @@ def test_two_searches_share_the_trials(tmp_path):
     assert not [t for t in result["tests"] if t["a"].startswith("random search")]
 
 
+def test_no_run_is_executed_twice(tmp_path):
+    """Two configs' random searches keep the same trials' best where their budgets are equal: one retraining of it."""
+    fakes = Fakes()
+    other = "configs/classification/cells_darts_digits_cpu.py"
+    settings = protocol(tmp_path, searches=(SEARCH, other), seeds=(0,), random=1, short=("train_cfg.max_epochs=1",))
+    asked = []
+
+    class Counting(Execution):
+        # in threads of this process, two at a time
+        def _execute(self, run):
+            asked.append(run.work_dir)
+            perform(run, self.steps)
+
+    result = compare(settings, Counting(jobs=2, steps=fakes.steps, say=lambda text: None))
+    assert len(of(result, "random search")) == 6
+    assert len(asked) == len(set(asked))
+
+
+def test_a_score_that_is_no_number_still_leaves_the_file(tmp_path):
+    fakes = Fakes()
+    fakes.steps = Steps(fakes.search, fakes.train, lambda cfg, path: {"accuracy/top1": math.nan})
+    result = run(protocol(tmp_path, seeds=(0,), random=1, random_search_seeds=()), fakes)
+    assert json.loads((tmp_path / "compare.json").read_text()) == result
+    assert result["tests"][0]["verdict"].startswith("not computed")
+    show(result, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_generators_refuse_are_refused_first(tmp_path, seed):
+    for what in ("seeds", "random_search_seeds", "retrain_seeds"):
+        with pytest.raises(UserError, match=str(seed)):
+            protocol(tmp_path, **{what: (seed,)})
+
+
 def test_retraining_seeds_are_averaged_before_the_test(tmp_path):
     result = run(protocol(tmp_path, retrain_seeds=(0, 1), random_search_seeds=()), Fakes())
     assert len(of(result, "digits_search")) == 6
@@ -227,7 +264,7 @@ def test_mistakes_are_named(tmp_path, changes, word):
 def test_images_of_second_order(tmp_path):
     lines = [{"phase": phase, "images_per_second": 50.0, "seconds": 2.0} for phase in ("freeze", "search")]
     (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    cfg = {"train_dataloader": {"batch_size": 100}, "arch_dataloader": {"batch_size": 50}, "strategy": {"order": 2}}
+    cfg, batches = {"strategy": {"order": 2}}, {"weights": 100, "architecture": 50}
     # 100 for the weights in each epoch; in the second also 50 for the logits, and 3 more passes of the weights' batch
-    assert images_of(tmp_path / "history.jsonl", cfg) == 100 + 100 + 50 + 300
-    assert images_of(tmp_path / "history.jsonl", {**cfg, "strategy": {"order": 1}}) == 250
+    assert images_of(tmp_path / "history.jsonl", cfg, batches) == 100 + 100 + 50 + 300
+    assert images_of(tmp_path / "history.jsonl", {"strategy": {"order": 1}}, batches) == 250

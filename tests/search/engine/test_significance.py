@@ -71,8 +71,19 @@ def test_mistakes_are_named():
         mann_whitney([], [1.0])
     with pytest.raises(ValueError, match="nan"):
         mann_whitney([math.nan], [1.0])
-    with pytest.raises(ValueError, match="20 and 20"):
-        mann_whitney([1.0] * 20, [1.0] * 20)
+
+
+def test_large_groups_with_ties():
+    # 20 against 20: C(40, 20) divisions, far too many to list; all below all, so one division on each side
+    u, p = mann_whitney([1.0] * 20, [0.0] * 20)
+    assert (u, p) == (400.0, pytest.approx(2 / math.comb(40, 20)))
+    assert mann_whitney([1.0] * 20, [1.0] * 20) == (200.0, 1.0)
+
+
+def test_a_test_that_cannot_be_computed_says_why():
+    found = compare("a", [math.nan, 1.0], "b", [2.0])
+    assert found.p is found.u is None
+    assert found.verdict.startswith("not computed: ") and "nan" in found.verdict
 
 
 def test_p_is_never_below_the_least_that_the_verdict_states():
