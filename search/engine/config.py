@@ -26,7 +26,7 @@ TOP_LEVEL: dict[str, str] = {
     "splits": "shares of the training images: weights, architecture and validation, or train and validation",
     "arch_dataloader": "images for the architecture's gradient",
     "arch_optimizer": "the optimiser of the architecture's logits",
-    "score": "the metric that picks the best checkpoint: key and rule",
+    "score": "the metric that decides: key and rule",
     "compile": "torch.compile, true or its options",
     # mmengine's Runner's
     "work_dir": "where everything is written",
@@ -53,7 +53,7 @@ TOP_LEVEL: dict[str, str] = {
     "visualizer": "TensorBoard, scalars.json, ...",
     "default_scope": "scope of types written without one",
     "randomness": "mmengine's own seed and determinism",
-    "experiment_name": "name in mmengine's log folder",
+    "experiment_name": "start of the run's name in mmengine's logs",
     "model_wrapper_cfg": "the distributed wrapper of retraining",
     "sync_bn": "kind of synchronised batch norm that a search on several GPUs converts to",
     "allow_different_threads": "resume with another number of threads",
@@ -96,9 +96,7 @@ def merge(cfg: Config, options: Sequence[str], path: Path) -> None:
     try:
         cfg.merge_from_dict(values)
     except (TypeError, KeyError, IndexError, AssertionError) as error:
-        raise UserError(
-            f"--cfg-options {' '.join(options)} does not fit {path}: {_sentence(error)}"
-        ) from error
+        raise UserError(f"--cfg-options {' '.join(options)} does not fit {path}: {_sentence(error)}") from error
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -135,9 +133,7 @@ def _check_variables(cfg: Config, path: Path) -> None:
     from_base = {name for text in texts.values() for name in re.findall(r"_base_\.(\w+)", text)}
     reads, writes = {}, {}
     for file, text in texts.items():
-        names = (
-            [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)] if file.suffix == ".py" else []
-        )
+        names = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)] if file.suffix == ".py" else []
         reads[file] = {n.id for n in names if isinstance(n.ctx, ast.Load)}
         writes[file] = {n.id for n in names if isinstance(n.ctx, ast.Store)}
     lazy = any("read_base" in text for text in texts.values())

@@ -5,7 +5,7 @@ up in and which keys the builder takes before the class; the class's signature g
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import mmengine.runner  # noqa: F401  registers the loops, hooks, log processors and visualisers of mmengine
 from mmengine import registry as mm
 from mmengine.registry import Registry
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from search import registry as ours
@@ -94,7 +95,13 @@ LATER: dict[str, frozenset[str]] = {
     "EMAHook": _words("momentum gamma interval device update_buffers"),
 }
 # settings that go to a function of torch as they are
-FREE = _words("clip_grad loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg")
+FREE = _words("loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg")
+
+# arguments of torch's clipping functions; of the optimiser wrapper's also which of the two is called
+CLIPPING = {
+    "clip_grad": {"norm": clip_grad_norm_, "value": clip_grad_value_},
+    "arch_clip_grad": {None: clip_grad_norm_},
+}
 
 
 def unknown(name: str, known: Iterable[str], what: str = "key") -> str:
@@ -134,22 +141,38 @@ def _check_group(group: Mapping[str, Any], where: str, place: Place, scope: str 
     known: set[str] | None = set(place.keys)
     name = group.get("type", place.default)
     if place.registry is not None and name is None and place.typed:
-        raise UserError(
-            f"{where} has no 'type': say which class of the registry {place.registry.name!r} to build"
-        )
+        raise UserError(f"{where} has no 'type': say which class of the registry {place.registry.name!r} to build")
     if name is not None and (place.registry is not None or "type" in group):
         accepted = keywords(_find(name, place.registry, where, scope), LATER.get(name))
         known = None if accepted is None else accepted | place.keys | {"type", "_scope_"}
-    elif place.registry is None and not place.keys:
+    elif name is None and not place.keys:
+        # a class's own group of settings: only the class knows its keys
         known = None
     for key, value in group.items():
         if known is not None and key not in known:
             of = f" of {name if isinstance(name, str) else name.__name__}" if name else ""
             raise UserError(f"{where}: {unknown(key, known - {'_scope_'})}{of}")
-        if key in FREE:
+        if key in CLIPPING:
+            _check_clipping(value, f"{where}.{key}", CLIPPING[key])
+        if key in FREE or key in CLIPPING:
             continue
         inner = ANYWHERE.get(key) or Place(place.registry, typed=False)
         _check_value(value, f"{where}.{key}", inner, scope)
+
+
+def _check_clipping(value: Any, where: str, functions: Mapping[str | None, Callable[..., Any]]) -> None:
+    if value is None:
+        return
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where}={value!r}: give None, or a group such as dict(max_norm=5)")
+    choosable = None not in functions
+    kind = value.get("type", "norm") if choosable else None
+    if kind not in functions:
+        raise UserError(f"{where}: {unknown(str(kind), [str(name) for name in functions], 'type')}")
+    known = set(inspect.signature(functions[kind]).parameters) - {"parameters"} | ({"type"} if choosable else set())
+    for key in value:
+        if key not in known:
+            raise UserError(f"{where}: {unknown(key, known)}")
 
 
 def _find(name: Any, registry: Registry | None, where: str, scope: str | None) -> Any:

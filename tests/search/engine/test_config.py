@@ -87,6 +87,9 @@ def test_what_was_loaded_can_be_written_and_loaded_again(base, tmp_path):
         ("train_dataloader.sampler.shufle=True", ["train_dataloader.sampler:", "'shufle'", "'shuffle'"]),
         ("train_dataloader.sampler.type=DefaultSamplr", ["type 'DefaultSamplr'", "'DefaultSampler'"]),
         ("optim_wrapper.clip_gradd=1", ["optim_wrapper:", "'clip_gradd'", "'clip_grad'"]),
+        ("optim_wrapper.clip_grad.max_norn=5", ["optim_wrapper.clip_grad:", "'max_norn'", "'max_norm'"]),
+        ("optim_wrapper.clip_grad.type=nrm", ["optim_wrapper.clip_grad:", "'nrm'", "'norm'"]),
+        ("optim_wrapper.clip_grad=5", ["optim_wrapper.clip_grad=5", "max_norm"]),
         ("optim_wrapper.optimizer.momentumm=1", ["optim_wrapper.optimizer:", "'momentumm'", "'momentum'"]),
         ("param_scheduler.0.eta_minn=1", ["param_scheduler[0]:", "'eta_minn'", "'eta_min'"]),
         ("default_hooks.checkpoint.intervall=1", ["default_hooks.checkpoint:", "'intervall'", "'interval'"]),
@@ -108,6 +111,20 @@ def test_a_bad_option_is_named_with_the_nearest_known_one(base, option, words):
     message = str(error.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+def test_the_logits_clipping_is_checked_like_the_weights(base, tmp_path):
+    child = tmp_path / "child.py"
+    text = "_base_ = 'base.py'\ntrain_cfg = dict(type='search.BilevelLoop', max_epochs=1, arch_clip_grad=dict({}=5))\n"
+    child.write_text(text.format("max_norm"))
+    assert load(child).train_cfg.arch_clip_grad.max_norm == 5
+    child.write_text(text.format("max_nrm"))
+    with pytest.raises(UserError, match=r"train_cfg\.arch_clip_grad: unknown key 'max_nrm'"):
+        load(child)
+
+
+def test_a_class_s_own_group_of_settings_is_its_own(base):
+    assert load(base, ["model.loss.weight=2"]).model.loss.weight == 2
 
 
 def test_misspelt_key_in_a_file_and_a_variable_that_is_read(base, tmp_path):
