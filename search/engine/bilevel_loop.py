@@ -144,7 +144,7 @@ class BilevelLoop(ExactLoop):
             "phase": "freeze" if frozen else "search",
             "score": {"supernet": supernet, "derived": derived} if scored else {},
             "gap": runner.gap(supernet, derived) if scored else None,
-            **describe_architecture(runner.space, runner.arch_params.probabilities(), runner.decode(), frozen),
+            **describe_architecture(runner.space, runner.probabilities(), runner.decode(), frozen),
         }
 
     def close(self) -> None:

@@ -10,8 +10,8 @@ import json
 import os
 import pickle
 import reprlib
-import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from search.space.files import write_atomically
+
 from .errors import UserError, disk_full
 
 NAME = "checkpoint.pth"
@@ -31,10 +33,12 @@ _KEPT_SCALARS = 20_000
 _BUFFER = "__history_buffer__"
 # keys that change where a run writes or how fast it is, not what it computes
 _NOT_RESULTS = {
-    *("work_dir", "resume", "load_from", "launcher", "visualizer", "log_level", "log_processor", "env_cfg"),
-    *("default_hooks", "allow_different_threads", "experiment_name"),
+    *("work_dir", "resume", "launcher", "visualizer", "log_level", "log_processor", "env_cfg"),
+    *("allow_different_threads", "experiment_name"),
     *("num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "save_steps", "save_epochs"),
 }
+# default hooks that look on; any other may change what is computed
+_HARMLESS_HOOKS = {"logger", "timer", "checkpoint", "progress", "visualization"}
 
 
 def plain(value: Any, where: str = "checkpoint") -> Any:
@@ -88,25 +92,15 @@ def hub_from_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
+    """`write_atomically`, in a folder that is made if need be.
 
     Raises:
         UserError: the disk is full; what was there before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes a file that only its owner may read
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        write_atomically(path, data)
+    except OSError as error:
         words = disk_full(error)
         if words is None:
             raise
@@ -114,11 +108,6 @@ def write_bytes(path: Path, data: bytes) -> None:
             f"Writing {path} failed because {words}; the file that was there before is whole: make room and "
             "go on with --resume."
         ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -150,23 +139,32 @@ def read(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         raise UserError(f"There is no checkpoint at {path}.")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path} is damaged or isn't a checkpoint: use an earlier one, or start again.")
+    intact = _checksums_hold(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
+        if not intact:
+            raise UserError(f"{path} is damaged (its checksums are wrong): use an earlier one, or start again.") from error
         raise UserError(
             f"{path} holds more than tensors and plain values, and reading it could run code hidden in it: "
             "convert it to a plain state_dict first."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is damaged or isn't a checkpoint: use an earlier one, or start again.") from error
-    if isinstance(checkpoint, dict) and "visnas" in checkpoint:
-        # torch reads on over flipped bits; other programs may write no checksums
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise UserError(f"{path} is damaged (its checksums are wrong): use an earlier one, or start again.")
+    # torch reads on over flipped bits; other programs may write no checksums
+    if isinstance(checkpoint, dict) and "visnas" in checkpoint and not intact:
+        raise UserError(f"{path} is damaged (its checksums are wrong): use an earlier one, or start again.")
     if not isinstance(checkpoint, dict):
         raise UserError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint.")
     return checkpoint
+
+
+def _checksums_hold(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError):
+        return False
 
 
 def read_own(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -187,6 +185,9 @@ def read_own(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
 def canonical_config(cfg: Config | Mapping[str, Any]) -> str:
     """The settings that a run's results depend on, as canonical JSON."""
     values = cfg.to_dict() if isinstance(cfg, Config) else dict(cfg)
+    hooks = {name: hook for name, hook in (values.pop("default_hooks", None) or {}).items() if name not in _HARMLESS_HOOKS}
+    if hooks:
+        values["default_hooks"] = hooks
     return json.dumps(_results_only(values), sort_keys=True, default=repr)
 
 
@@ -240,5 +241,6 @@ def require_same_run(path: str | Path, ours: Mapping[str, Any], kind: str, confi
     if ours["threads"] != threads and not any_threads:
         raise UserError(
             f"{path} was written with {ours['threads']} threads, this process has {threads}, which changes the "
-            f"last bits of results: set OMP_NUM_THREADS={ours['threads']} or give --allow-different-threads."
+            f"last bits of results: set OMP_NUM_THREADS={ours['threads']} or give --allow-different-threads (tools/search.py, "
+            f"tools/train.py), or give --threads {ours['threads']} (tools/compare.py)."
         )

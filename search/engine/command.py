@@ -16,6 +16,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from search.engine import checkpoint, config
+from search.engine.data import require_seed
 from search.engine.errors import UserError, disk_full
 from search.engine.searchable import set_architecture
 from search.environment import require_one_family
@@ -24,14 +25,21 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(f"{ROOT / part}{os.sep}" for part in ("search", "backbones", "tasks", "tools"))
 
 
-def guarded(action: Callable[[], int]) -> int:
-    """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2."""
+# what Ctrl-C says of a tool that goes on from a checkpoint
+RESUME = "the same command with --resume goes on from the last checkpoint"
+
+
+def guarded(action: Callable[[], int], stopped: str = "") -> int:
+    """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2.
+
+    stopped: said after Ctrl-C: how to go on.
+    """
     before, threading.excepthook = threading.excepthook, _thread_failed
     try:
         require_one_family()
         return action()
     except KeyboardInterrupt:
-        print("stopped; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"stopped; {stopped}" if stopped else "stopped", file=sys.stderr)
         return 130
     except Exception as error:
         sentence = mistake(error)
@@ -108,9 +116,7 @@ def load(args: argparse.Namespace) -> Config:
 
 
 def _set_seed(cfg: Config, seed: int) -> None:
-    if seed < 0:
-        raise UserError(f"--seed {seed}: give a whole number of at least 0")
-    cfg.seed = seed
+    cfg.seed = require_seed("--seed", seed)
     if "seed" in cfg.get("randomness", {}):
         cfg.randomness.seed = seed
 
@@ -129,6 +135,12 @@ def _set_auto_scale_lr(cfg: Config) -> None:
     if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
         raise UserError("--auto-scale-lr: the config has no auto_scale_lr.base_batch_size to scale from")
     cfg.auto_scale_lr.enable = True
+
+
+def say(cfg: Config, text: str) -> None:
+    """Print a tool's result: of several processes only the first does."""
+    if cfg.get("launcher", "none") == "none" or os.environ.get("RANK", "0") == "0":
+        print(text)
 
 
 def _line(text: str) -> str:

@@ -17,7 +17,7 @@ from search.registry import LOOPS
 from . import distributed
 from .data import Stream, kept_random_states, seed_everything, set_random_states
 from .diagnostics import peak_memory_mib
-from .errors import UserError
+from .errors import whole_number
 from .loaders import training_loader
 
 
@@ -52,15 +52,16 @@ class ExactLoop(BaseLoop):
             ("max_epochs", max_epochs),
             ("val_interval", val_interval),
             ("save_epochs", save_epochs),
+            ("val_begin", val_begin),
+            ("save_steps", 1 if save_steps is None else save_steps),
         ):
-            if int(value) != value or value < 1:
-                raise UserError(f"train_cfg.{name}={value} must be a whole number of at least 1.")
+            whole_number(f"train_cfg.{name}", value)
         loader = training_loader(dataloader, runner.seed, "train", runner.rank, runner.world_size)
         super().__init__(runner, loader)
         if hasattr(loader.dataset, "metainfo"):
             runner.visualizer.dataset_meta = loader.dataset.metainfo
         self.stream = Stream(loader)
-        self._max_epochs = int(max_epochs)
+        self._max_epochs = max_epochs
         self.val_begin, self.val_interval = val_begin, val_interval
         self.save_epochs, self.save_steps = save_epochs, save_steps
         self.stop_training = False  # mmengine's EarlyStoppingHook sets it

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from search.registry import TASKS
 
 from . import checkpoint, distributed
+from .data import require_seed
 from .errors import UserError, full_disk_is_the_users
 from .history import NAME as HISTORY
 from .runner import ExactRunner
@@ -75,14 +76,17 @@ def prepared(cfg: Config, work_dir: Path) -> Config:
         if dist.is_initialized():
             dist.barrier()
     assert done is not None
-    done.randomness = {
-        **done.get("randomness", {}),
-        "seed": done.get("randomness", {}).get("seed", cfg.get("seed", 0)),
-    }
+    randomness = done.get("randomness") or {}
+    if randomness.get("diff_rank_seed"):
+        raise UserError(
+            "randomness.diff_rank_seed=True can't be resumed exactly; processes draw apart without it: leave it out."
+        )
+    seed = require_seed("seed", randomness.get("seed", cfg.get("seed", 0)))
+    done.randomness = {**randomness, "seed": seed}
     done.default_scope = done.get("default_scope", "mmengine")
     done.work_dir = str(work_dir)
     # runs started within one second must not share loggers and visualisers, which mmengine keeps by name
-    done.experiment_name = f"{work_dir.name}-{uuid.uuid4().hex[:8]}"
+    done.experiment_name = f"{cfg.get('experiment_name') or work_dir.name}-{uuid.uuid4().hex[:8]}"
     return done
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import mmengine
 import torch
+from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
@@ -20,7 +21,7 @@ from search.registry import RUNNERS
 from . import checkpoint as files
 from . import distributed
 from .data import random_states
-from .errors import UserError
+from .errors import UserError, values_are_the_users, whole_number
 from .history import NAME as HISTORY
 from .history import History
 
@@ -64,6 +65,11 @@ class ExactRunner(Runner):
         # pretty_text formats the config anew each time, which takes longer than writing a small checkpoint
         return self.cfg.pretty_text
 
+    def keep_config(self, cfg: Config) -> None:
+        """Writes ``cfg``, with what the runner was not given (test data), as the run's config from now on."""
+        self._config_text = cfg.pretty_text
+        self.dump_config()
+
     @property
     def checkpoint_path(self) -> Path:
         """Where the run's one checkpoint lies."""
@@ -90,12 +96,17 @@ class ExactRunner(Runner):
     @staticmethod
     def build_dataloader(dataloader, seed=None, diff_rank_seed=False):
         """mmengine's, with a generator of its own: iterating it leaves the global random states alone."""
+        if isinstance(dataloader, Mapping):
+            for name, least in (("batch_size", 1), ("num_batch_per_epoch", 1), ("num_workers", 0)):
+                if dataloader.get(name) is not None:
+                    whole_number(f"{name} of the data that are scored", dataloader[name], least)
         loader = Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         loader.generator = torch.Generator()
         return loader
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """mmengine's; on CPU the distributed wrapper gets no device ids, which it would refuse."""
+        self.say_if_sync_bn_is_off()
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             model_wrapper_cfg = {
                 "type": "MMDistributedDataParallel",
@@ -104,6 +115,25 @@ class ExactRunner(Runner):
                 "find_unused_parameters": self.cfg.get("find_unused_parameters", False),
             }
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def say_if_sync_bn_is_off(self) -> None:
+        """Warns where ``sync_bn`` changes nothing, and takes it out of the config."""
+        if self.cfg.get("sync_bn") is not None and not (self.distributed and torch.cuda.is_available()):
+            self.logger.warning(f"sync_bn={self.cfg.sync_bn!r} needs several processes on GPUs; plain batch norm is used")
+            self.cfg.sync_bn = None
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """mmengine's; what an optimiser says about its arguments is a `UserError`."""
+        with values_are_the_users("optim_wrapper"):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_evaluator(self, evaluator):
+        """mmengine's; the processes' results meet in the work directory, not in the current folder."""
+        built = super().build_evaluator(evaluator)
+        for metric in built.metrics:
+            if metric.collect_device == "cpu" and metric.collect_dir is None:
+                metric.collect_dir = str(Path(self.work_dir) / ".results")
+        return built
 
     def _init_model_weights(self) -> None:
         super()._init_model_weights()
@@ -147,6 +177,15 @@ class ExactRunner(Runner):
                 return float(value)
         raise UserError(f"score.key={key!r} isn't among the evaluator's metrics ({', '.join(named) or 'none'}).")
 
+    def check_score(self) -> None:
+        """Refuses a score that no validation metric gives, where the metrics say beforehand what they give (``keys``)."""
+        if self.val_loop is None:
+            return
+        metrics = self.val_loop.evaluator.metrics
+        if all(hasattr(metric, "keys") for metric in metrics):
+            names = [f"{m.prefix}/{key}" if m.prefix else key for m in metrics for key in m.keys]
+            self.score_of(dict.fromkeys(names, 0.0))
+
     def end_of_epoch(self, line: dict[str, Any]) -> None:
         """Adds a line of history, tells hooks (``after_history_line``) and the visualisation backends."""
         if self.rank == 0:
@@ -183,6 +222,8 @@ class ExactRunner(Runner):
         mine = {
             "random": random_states(),
             "buffers": dict(self.bare_model.named_buffers()) if several else {},
+            # gradients that accumulate over several steps, each process's own; mmengine clears them otherwise
+            "gradients": self._gradients() if self.accumulates else {},
         }
         ranks = distributed.gather(mine)
         if self.rank != 0:
@@ -207,7 +248,6 @@ class ExactRunner(Runner):
             checkpoint["optimizer"] = self.optim_wrapper.state_dict()
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = [s.state_dict() for s in self.param_schedulers]
-        grads = {n: p.grad for n, p in self.bare_model.named_parameters() if p.grad is not None}
         checkpoint["visnas"] = {
             "version": files.FORMAT,
             "kind": self.kind,
@@ -216,8 +256,6 @@ class ExactRunner(Runner):
             "world": self.world_size,
             "ranks": ranks,
             "loop": state,
-            # gradients that accumulate over several steps; mmengine clears them otherwise
-            "gradients": grads if self.accumulates else {},
             "history": len(self.history.lines),
             "hooks": self._hook_states(),
             "extra": self.extra,
@@ -229,6 +267,9 @@ class ExactRunner(Runner):
     def accumulates(self) -> bool:
         """Whether gradients accumulate over several steps."""
         return self.optim_wrapper._accumulative_counts > 1
+
+    def _gradients(self) -> dict[str, torch.Tensor]:
+        return {n: p.grad for n, p in self.bare_model.named_parameters() if p.grad is not None}
 
     def _hook_states(self) -> dict[str, Any]:
         states = {}
@@ -297,7 +338,7 @@ class ExactRunner(Runner):
             for scheduler, state in zip(self.param_schedulers, checkpoint["param_schedulers"], strict=True):
                 scheduler.load_state_dict(state)
         parameters = dict(self.bare_model.named_parameters())
-        for name, gradient in ours["gradients"].items():
+        for name, gradient in mine["gradients"].items():
             parameters[name].grad = gradient.to(parameters[name].device)
         for name, hook in self._named_hooks():
             if name in ours["hooks"]:

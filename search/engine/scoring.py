@@ -12,6 +12,8 @@ from search.registry import LOOPS
 from search.space import Architecture
 from search.supernet import suspended_statistics
 
+from .errors import UserError
+
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
@@ -34,8 +36,22 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 class SupernetValLoop(ValLoop):
     """Validation of a supernet; hooks see the scores of the mixture and, as 'derived/<key>', of the derived network.
 
-    The derived network is the supernet masked to what the logits decode to. Arguments as mmengine's ValLoop.
+    The derived network is the supernet masked to what the logits decode to. Arguments as mmengine's ValLoop. Batch norms
+    use each batch's own statistics, so scores depend on the batch size a little, and a batch of one image is refused: it
+    would be normalised by itself.
     """
+
+    def __init__(self, runner, dataloader, evaluator, fp16=False):
+        super().__init__(runner, dataloader, evaluator, fp16)
+        loader = self.dataloader
+        if loader.batch_size is None:
+            return
+        rest = len(loader.sampler) % loader.batch_size
+        if loader.batch_size == 1 or (rest == 1 and not loader.drop_last):
+            raise UserError(
+                f"val_dataloader.batch_size={loader.batch_size} leaves a batch of one of the {len(loader.sampler)} images, "
+                "which batch norms would normalise by itself: give another batch_size."
+            )
 
     def run(self) -> dict[str, float]:
         """The metrics of both."""

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from search import report
-from search.cost.count import Cost, count
+from search.cost.count import CONVENTIONS, Cost, count
 from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.random_search import random_architectures
@@ -18,11 +18,13 @@ from search.supernet import Fix, building
 
 from .bilevel_loop import BilevelLoop
 from .checkpoint import canonical_config, remove_leftovers, write_json
+from .data import Stream
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .run import adapter_of, check_work_dir, closing, environment, prepared, running, without_test
 from .search_runner import SearchRunner
 
+SCORING = "search.SupernetValLoop"
 RANDOM = 6  # architectures drawn to be set beside the searched one
 
 
@@ -58,14 +60,23 @@ def search(cfg: Config) -> SearchResult:
         complete = prepared(cfg, work_dir)
         complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
         if complete.get("val_dataloader") is not None:
-            complete.val_cfg = {**(complete.get("val_cfg") or {}), "type": "search.SupernetValLoop"}
+            complete.val_cfg = {"type": SCORING, **(complete.get("val_cfg") or {})}
+            if complete.val_cfg["type"] != SCORING:
+                raise UserError(f"val_cfg.type={complete.val_cfg['type']!r}: a search is scored by {SCORING!r}; leave it out.")
+        input_size = tuple(adapter_of(cfg).input_size(complete))
         remove_leftovers(work_dir)
         with closing(SearchRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
+            runner.keep_config(complete)
             if not isinstance(runner.train_loop, BilevelLoop):
                 raise UserError(f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}.")
+            runner.check_score()
             runner.train()
-            return _finish(runner, cfg, complete, work_dir)
+            return _finish(runner, complete, work_dir, input_size)
+
+
+def _batch(stream: Stream) -> int:
+    return stream.loader.batch_sampler.global_batch
 
 
 def narrow(model: dict[str, Any], architecture: Architecture) -> nn.Module:
@@ -74,13 +85,12 @@ def narrow(model: dict[str, Any], architecture: Architecture) -> nn.Module:
         return MODELS.build(copy.deepcopy(model))
 
 
-def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path) -> SearchResult:
+def _finish(runner: SearchRunner, cfg: Config, work_dir: Path, input_size: tuple[int, ...]) -> SearchResult:
     """Scores beside random architectures, architecture.json, summary.json and the report."""
     architecture = runner.decode()
-    input_size = tuple(adapter_of(cfg).input_size(complete))
     drawn = random_architectures(runner.space, min(RANDOM, runner.space.size), runner.seed)
     with runner.averaged_weights():
-        rows = [_row(runner, complete, a, input_size) for a in (architecture, *drawn)]
+        rows = [_row(runner, cfg, a, input_size) for a in (architecture, *drawn)]
     derived, randoms = rows[0], rows[1:]
     path = work_dir / "architecture.json"
     summary = {
@@ -92,6 +102,8 @@ def _finish(runner: SearchRunner, cfg: Config, complete: Config, work_dir: Path)
         "seconds": runner.train_loop.seconds,
         "peak_memory_mib": peak_memory_mib(),
         "epochs": runner.epoch,
+        # as run: the adapter lowers those above a split's size
+        "batch_sizes": {"weights": _batch(runner.train_loop.stream), "architecture": _batch(runner.train_loop.arch_stream)},
         "supernet": {"params": sum(p.numel() for p in runner.model.parameters())},
         "derived": {k: v for k, v in derived.items() if k != "architecture"},
         "random": randoms,
@@ -129,5 +141,6 @@ def _row(runner: SearchRunner, cfg: Config, architecture: Architecture, input_si
         "macs": cost.macs,
         "input_size": list(cost.input_size),
         "convention": cost.convention,
+        "counted": CONVENTIONS[cost.convention],
         "score_supernet": score,
     }

@@ -19,7 +19,7 @@ from search.strategies.virtual_sgd import check_sgd
 from search.supernet import ArchParams, Relax, building, record
 
 from . import distributed
-from .errors import UserError
+from .errors import UserError, values_are_the_users
 from .runner import ExactRunner
 
 
@@ -58,6 +58,7 @@ class SearchRunner(ExactRunner):
         """Moves model and logits to the device; refuses a wrapper, see the class."""
         if model_wrapper_cfg is not None:
             raise UserError("A search can't use model_wrapper_cfg: gradients are averaged by its loop. Leave it out.")
+        self.say_if_sync_bn_is_off()
         sync_bn = self.cfg.get("sync_bn")
         if not self.distributed or not torch.cuda.is_available():
             model = revert_sync_batchnorm(model)
@@ -67,9 +68,10 @@ class SearchRunner(ExactRunner):
         # double weights get double logits
         dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
         self.arch_params.to(get_device(), dtype)
-        self.arch_optimizer = OPTIMIZERS.build(
-            dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
-        )
+        with values_are_the_users("arch_optimizer"):
+            self.arch_optimizer = OPTIMIZERS.build(
+                dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
+            )
         return model
 
     def _init_model_weights(self) -> None:
@@ -85,7 +87,11 @@ class SearchRunner(ExactRunner):
 
     def decode(self) -> Architecture:
         """The architecture that the logits stand for now."""
-        return self.strategy.decode(self.space, self.arch_params.probabilities())
+        return self.strategy.decode(self.space, self.probabilities())
+
+    def probabilities(self) -> dict[str, list[float]]:
+        """The weights that the strategy's gate gives the options now."""
+        return self.arch_params.probabilities(self.strategy.gate)
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:

@@ -3,14 +3,16 @@
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from search import report
-from search.cost.count import count
+from search.cost.count import CONVENTIONS, count
 from search.space import load as load_architecture
+from search.supernet import Inherited
 from search.supernet import inherit as inherit_weights
 
 from . import checkpoint
@@ -58,9 +60,11 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
         complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
         if complete.get("val_dataloader") is not None:
             complete.val_cfg = complete.get("val_cfg") or {}
+        input_size = tuple(adapter_of(cfg).input_size(complete))
         remove_leftovers(work_dir)
         with closing(ExactRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
+            runner.keep_config(complete)
             runner.extra = {"architectures": found}
             if not isinstance(runner.train_loop, TrainLoop):
                 raise UserError(f"train_cfg.type must be 'search.TrainLoop', not {complete.train_cfg}.")
@@ -68,9 +72,10 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
                 wide = checkpoint.read_own(inherit)
                 if wide["visnas"]["kind"] != "search":
                     raise UserError(f"{inherit} isn't the checkpoint of a search, so there is no supernet to inherit.")
-                runner.initialise = lambda model: inherit_weights(model, wide["state_dict"])
+                runner.initialise = lambda model: _say_inherited(runner, inherit_weights(model, wide["state_dict"]))
+            runner.check_score()
             runner.train()
-            return _finish(runner, cfg, complete, work_dir)
+            return _finish(runner, cfg, work_dir, input_size)
 
 
 def evaluate(cfg: Config, path: str) -> dict[str, float]:
@@ -100,6 +105,7 @@ def evaluate(cfg: Config, path: str) -> dict[str, float]:
         with closing(ExactRunner.from_cfg(complete)) as runner:
             # a checkpoint that fits in part only would be tested with weights that nobody trained
             runner.strict_loading = True
+            _require_classes(path, saved, runner)
             return {key: float(value) for key, value in runner.test().items()}
 
 
@@ -132,11 +138,35 @@ def _node(model: Any, place: str) -> Any:
     return model if isinstance(model, Mapping) else None
 
 
-def _finish(runner: ExactRunner, cfg: Config, complete: Config, work_dir: Path) -> TrainResult:
+def _say_inherited(runner: ExactRunner, found: Inherited) -> None:
+    runner.logger.info(f"inherited {len(found.loaded)} parameters and buffers of the supernet")
+    for field, meaning in (
+        ("without_counterpart", "new, for the supernet has none"),
+        ("dropped", "left behind, for the network has none"),
+    ):
+        if names := getattr(found, field):
+            runner.logger.info(f"{meaning}: {', '.join(names)}")
+
+
+def _require_classes(path: str, saved: Mapping[str, Any], runner: ExactRunner) -> None:
+    """Refuses test data of other classes than those that a checkpoint was trained on."""
+    there = ((saved.get("meta") or {}).get("dataset_meta") or {}).get("classes")
+    here = (getattr(runner.test_dataloader.dataset, "metainfo", None) or {}).get("classes")
+    if there is None or here is None:
+        return
+    for number, (a, b) in enumerate(zip_longest(there, here)):
+        if a != b:
+            names = [f"{name!r}" if name is not None else "missing" for name in (a, b)]
+            raise UserError(
+                f"{path} was trained on other classes: number {number} is {names[0]} there and {names[1]} in the test data."
+            )
+
+
+def _finish(runner: ExactRunner, cfg: Config, work_dir: Path, input_size: tuple[int, ...]) -> TrainResult:
     lines = [line for line in runner.history.lines if line["score"]]
     score = lines[-1]["score"]["validation"] if lines else None
     with kept_random_states():
-        cost = count(runner.bare_model, tuple(adapter_of(cfg).input_size(complete)))
+        cost = count(runner.bare_model, input_size)
     summary = {
         "task": cfg.task,
         "strategy": None,
@@ -151,6 +181,7 @@ def _finish(runner: ExactRunner, cfg: Config, complete: Config, work_dir: Path) 
             "macs": cost.macs,
             "input_size": list(cost.input_size),
             "convention": cost.convention,
+            "counted": CONVENTIONS[cost.convention],
         },
         "validation": score,
         "architectures": runner.extra["architectures"],

@@ -85,6 +85,18 @@ def test_flipped_bytes_are_noticed(tmp_path):
         checkpoint.read(path)
 
 
+def test_damage_to_the_pickle_is_damage_not_hidden_code(tmp_path):
+    path = tmp_path / "c.pth"
+    checkpoint.write(path, own())
+    data = bytearray(path.read_bytes())
+    at = data.find(b"state_dict")
+    # an operation that the safe reader doesn't know
+    data[at - 5] = ord("i")
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoint.read(path)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 def test_code_hidden_in_a_file_never_runs(tmp_path, legacy):
     path = tmp_path / "evil.pth"
@@ -117,7 +129,8 @@ def test_a_full_disk_keeps_the_file_that_was_there(tmp_path):
 def test_a_run_on_a_full_disk_stops_in_a_sentence_and_goes_on_later(tmp_path):
     assert tiny.in_children(tmp_path / "straight", epochs=2) == [0]
     # the history's third line doesn't fit: the run dies while the first checkpoint lies there
-    full = {"full": {"type": "search.FullDisk", "epoch": 1}}
+    # under the name of a hook that changes no result, so that the run without it may go on
+    full = {"visualization": {"type": "search.FullDisk", "epoch": 1}}
     assert tiny.in_children(tmp_path / "full", epochs=2, default_hooks=full) == [1]
     assert (tmp_path / "full" / "said.txt").read_text().startswith("UserError: Writing ")
     saved = checkpoint.read_own(tmp_path / "full" / "checkpoint.pth")
@@ -141,6 +154,16 @@ def test_settings_that_change_no_result_are_no_difference():
     assert a == b
 
 
+def test_a_hook_that_changes_results_is_a_difference_wherever_it_stands():
+    ema = {"type": "EMAHook", "momentum": 0.1}
+    plain, averaged, logged = (
+        checkpoint.canonical_config({"seed": 1, **({"default_hooks": hooks} if hooks else {})})
+        for hooks in (None, {"ema": ema}, {"logger": {"type": "LoggerHook", "interval": 5}})
+    )
+    assert plain == logged != averaged
+    assert checkpoint.canonical_config({"load_from": "a.pth"}) != checkpoint.canonical_config({"load_from": "b.pth"})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -148,6 +171,7 @@ def test_settings_that_change_no_result_are_no_difference():
         ({"config": '{"a": 1}'}, "a is 1 there and missing here"),
         ({"world": 2}, "written by 2 processes"),
         ({"threads": 63}, "OMP_NUM_THREADS=63"),
+        ({"threads": 63}, r"--threads 63 \(tools/compare"),
     ],
 )
 def test_another_run_is_refused(change, words):

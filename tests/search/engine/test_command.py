@@ -3,7 +3,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from search import space
-from search.engine.command import guarded, mistake
+from search.engine.command import RESUME, guarded, mistake, say
 from search.engine.errors import UserError
 
 
@@ -58,5 +58,16 @@ def test_errors_of_a_loader_s_process_lose_their_traceback(ours):
 
 
 def test_ctrl_c_says_how_to_go_on(capsys):
-    assert guarded(lambda: fail(KeyboardInterrupt())) == 130
+    assert guarded(lambda: fail(KeyboardInterrupt()), stopped=RESUME) == 130
     assert "--resume" in capsys.readouterr().err
+    assert guarded(lambda: fail(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "launcher", "printed"), [("1", "pytorch", ""), ("0", "pytorch", "done\n"), ("1", "none", "done\n")]
+)
+def test_only_the_first_process_says_the_result(capsys, monkeypatch, rank, launcher, printed):
+    monkeypatch.setenv("RANK", rank)
+    say({"launcher": launcher}, "done")
+    assert capsys.readouterr().out == printed

@@ -1,5 +1,7 @@
 """Two gloo processes on CPU against one at the same global batch."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from search.engine import UserError, distributed
 from tests.search.engine import tiny
 
 EXACT = {"dropout": 0.0, "frozen_norms": True, "double": True}
-DUMP = {"dump": {"type": "search.Dump"}}
+# under names of hooks that change no result, so that runs with others go on
+DUMP = {"progress": {"type": "search.Dump"}}
 
 
 def settings(world, size=12, model=None, **data):
@@ -31,15 +34,20 @@ def worst(a, b):
     return max(float((a[k].double() - b[k].double()).abs().max()) for k in a)
 
 
-@pytest.mark.parametrize("strategy", ["first", "second", "exact"])
+@pytest.mark.parametrize("strategy", ["first", "second", "exact", "edges"])
 def test_two_processes_search_like_one(tmp_path, strategy):
     """One frozen epoch, then 3 steps of logits and weights; float64, norms in eval mode, SGD for both."""
-    order = {"first": {"order": 1}, "second": {"order": 2}, "exact": {"order": 2, "exact": True}}[strategy]
+    chosen = {
+        "first": {"type": "DARTS", "order": 1},
+        "second": {"type": "DARTS", "order": 2},
+        "exact": {"type": "DARTS", "order": 2, "exact": True},
+        "edges": {"type": "PCDARTS"},
+    }[strategy]
     found = {}
     for world in (1, 2):
         args = {
             **settings(world, double=True),
-            "strategy": {"type": "DARTS", "freeze_epochs": 1, **order},
+            "strategy": {**chosen, "freeze_epochs": 1},
             "arch_dataloader": tiny.loader(12, 50, 0, 4 // world, double=True),
             "arch_optimizer": {"type": "SGD", "lr": 5.0, "momentum": 0.9, "weight_decay": 1e-3},
         }
@@ -49,6 +57,7 @@ def test_two_processes_search_like_one(tmp_path, strategy):
     assert worst(found[1][0], found[2][0]) < 1e-10
     logits = torch.cat([v for k, v in found[1][0].items() if k.startswith("logits/")])
     assert float(logits.abs().max()) > 0.05, "the logits must have left their start (standard deviation 0.001)"
+    assert any(name.endswith("/inputs") for name in found[1][0] if name.startswith("logits/")) == (strategy == "edges")
 
 
 def test_ranks_stay_bit_identical_with_batch_norm_in_train_mode(tmp_path):
@@ -57,7 +66,7 @@ def test_ranks_stay_bit_identical_with_batch_norm_in_train_mode(tmp_path):
     args = {
         **settings(2, size=20, model=model, augment=True),
         "arch_dataloader": tiny.loader(20, 50, 0, 2, augment=True),
-        "strategy": {"type": "PCDARTS", "freeze_epochs": 1},
+        "strategy": {"type": "PCDARTS", "freeze_epochs": 0},
     }
     assert tiny.in_children(tmp_path, epochs=2, **args) == [0, 0]
     first, second = ranks(tmp_path, 2)
@@ -74,21 +83,27 @@ def test_two_processes_train_like_one(tmp_path):
     assert worst(found[1], found[2]) < 1e-10
 
 
-def test_two_processes_resume_exactly(tmp_path):
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_two_processes_resume_exactly(tmp_path, accumulated):
+    """Killed after step 9, saved after step 8: with 3 steps for one update each process holds gradients of its own."""
+    wrapper = {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}, "accumulative_counts": accumulated}
     args = {
         **settings(2, size=24, model={"dropout": 0.2}, augment=True),
         "arch_dataloader": tiny.loader(20, 50, 0, 2, augment=True),
         "loop": {"save_steps": 2},
+        "optim_wrapper": wrapper,
         "epochs": 2,
     }
     assert tiny.in_children(tmp_path / "straight", **args) == [0, 0]
-    kill = {**DUMP, "kill": {"type": "search.Kill", "where": "step", "at": 9}}
+    kill = {**DUMP, "visualization": {"type": "search.Kill", "where": "step", "at": 9}}
     codes = tiny.in_children(tmp_path / "killed", **{**args, "default_hooks": kill})
     assert codes == [-9, -9]
     assert tiny.in_children(tmp_path / "killed", **args, resume=True) == [0, 0]
     assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
     straight, killed = ranks(tmp_path / "straight", 2), ranks(tmp_path / "killed", 2)
     assert [worst(a, b) for a, b in zip(straight, killed, strict=True)] == [0.0, 0.0]
+    # mmengine's place for the processes' results, in the current folder
+    assert not Path(".dist_test").exists()
 
 
 def test_unknown_launcher_and_missing_environment_are_said():

@@ -11,6 +11,7 @@ from tests.search.engine import tiny
 
 # 6 steps an epoch; a checkpoint every 2 steps and at the end of each epoch
 LOOP = {"save_steps": 2}
+# the killing hook stands under a name that changes no result, so that the run without it may go on
 EMA = {"type": "EMAHook", "momentum": 0.1}
 
 
@@ -41,7 +42,7 @@ def _history(folder):
 def test_killed_run_goes_on_bit_for_bit(straight, tmp_path, where, at, workers):
     train, expected, history = straight
     args = {"train": train, "workers": workers, "loop": LOOP, "custom_hooks": [EMA]}
-    kill = {"kill": {"type": "search.Kill", "where": where, "at": at}}
+    kill = {"visualization": {"type": "search.Kill", "where": where, "at": at}}
     assert tiny.in_children(tmp_path, **args, default_hooks=kill) == [-signal.SIGKILL]
     saved = torch.load(tmp_path / "checkpoint.pth", weights_only=True)["visnas"]["loop"]
     assert saved["step"] == {"step": 10, "epoch": 10, "write": 8}[where]
@@ -56,7 +57,7 @@ def test_accumulated_gradients_survive(tmp_path):
     wrapper = {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}, "accumulative_counts": 3}
     args = {"loop": LOOP, "optim_wrapper": wrapper}
     assert tiny.in_children(tmp_path / "straight", **args) == [0]
-    kill = {"kill": {"type": "search.Kill", "where": "step", "at": 11}}
+    kill = {"visualization": {"type": "search.Kill", "where": "step", "at": 11}}
     assert tiny.in_children(tmp_path / "killed", **args, default_hooks=kill) == [-signal.SIGKILL]
     assert tiny.in_children(tmp_path / "killed", **args, resume=True) == [0]
     assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []

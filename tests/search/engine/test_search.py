@@ -1,14 +1,19 @@
 """A search and a training in this process: what they write, mmengine's hooks and backends, what they refuse."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from search import report
-from search.engine import SearchRunner, UserError, checkpoint, evaluate, search, train
+from search.engine import SearchRunner, UserError, checkpoint, config, evaluate, search, train
 from search.engine.run import without_test
-from search.space import load
+from search.registry import STRATEGIES
+from search.space import TopInputs, load
+from search.strategies import FirstOrder
+from search.strategies.gradient import GradientStrategy
+from search.supernet import Softmax
 from tests.search.engine import tiny
 
 
@@ -115,12 +120,62 @@ def test_a_derived_network_trains_inherits_and_is_tested(searched, tmp_path):
     settings = {"train": True, "epochs": 2, "model": {"arch": arch}, "test_dataloader": tiny.scored(9, 200)}
     trained = train(tiny.config(tmp_path / "scratch", **settings))
     assert lines(tmp_path / "scratch")[-1]["score"] == {"validation": trained.score}
-    train(tiny.config(tmp_path / "inherited", **settings), inherit=str(folder / "checkpoint.pth"))
+    train(tiny.config(tmp_path / "inherited", **settings, log_level="INFO"), inherit=str(folder / "checkpoint.pth"))
+    (log,) = (tmp_path / "inherited").glob("*/*.log")
+    assert re.search(r"inherited \d+ parameters and buffers", log.read_text())
     first = [lines(tmp_path / name)[0]["train_loss"] for name in ("scratch", "inherited")]
     assert first[1] < first[0]
     # the architecture comes from the checkpoint
     metrics = evaluate(tiny.config(tmp_path / "test", **{**settings, "model": {}}), str(trained.checkpoint))
     assert set(metrics) == {"top1"}
+
+
+def test_the_written_config_tests_its_checkpoint_on_the_same_classes_only(tmp_path):
+    settings = {"train": True, "epochs": 1, "model": {"arch": tiny.ARCH}, "experiment_name": "named"}
+    trained = train(tiny.config(tmp_path / "w", **settings, test_dataloader=tiny.scored(9, 200)))
+    written = config.load(tmp_path / "w" / "config.py")
+    assert written.experiment_name.startswith("named-")
+    written.work_dir = str(tmp_path / "test")
+    assert set(evaluate(written, str(trained.checkpoint))) == {"top1"}
+    written.test_dataloader.dataset.classes = ["a", "x", "c"]
+    with pytest.raises(UserError, match="number 1 is 'b' there and 'x' in the test data"):
+        evaluate(written, str(trained.checkpoint))
+    written.test_dataloader.dataset.classes = ["a", "b"]
+    with pytest.raises(UserError, match="number 2 is 'c' there and missing in the test data"):
+        evaluate(written, str(trained.checkpoint))
+
+
+def test_what_is_decoded_and_shown_is_what_the_gate_gives(tmp_path):
+    seen = []
+
+    @STRATEGIES.register_module(name="SharpDARTS", force=True)
+    def sharp():
+        def decode(space, probabilities):
+            seen.append(probabilities)
+            return TopInputs()(space, probabilities)
+
+        return GradientStrategy(name="sharp", gate=Softmax(0.01), update=FirstOrder(), decode=decode)
+
+    search(tiny.config(tmp_path, epochs=1, strategy={"type": "SharpDARTS"}))
+    logits = checkpoint.read_own(tmp_path / "checkpoint.pth")["visnas"]["loop"]["arch_params"]
+    shown = lines(tmp_path)[-1]["probabilities"]
+    assert shown == seen[-1]
+    name = "normal/n2<-0"
+    (logit,) = (value for key, value in logits.items() if key.endswith(name))
+    assert shown[name] == pytest.approx(torch.softmax(logit / 0.01, 0).tolist())
+    assert shown[name] != pytest.approx(torch.softmax(logit, 0).tolist(), abs=0.01)
+
+
+def test_a_score_that_no_metric_gives_is_refused_before_training(tmp_path):
+    with pytest.raises(UserError, match=r"score\.key='top7' isn't among the evaluator's metrics \(top1\)"):
+        search(tiny.config(tmp_path, score={"key": "top7"}))
+    assert not (tmp_path / "history.jsonl").exists()
+
+
+def test_sync_bn_without_gpus_is_said(tmp_path):
+    search(tiny.config(tmp_path, epochs=1, sync_bn="torch"))
+    (log,) = tmp_path.glob("*/*.log")
+    assert "sync_bn='torch'" in log.read_text()
 
 
 @pytest.mark.parametrize("train_too", [False, True])
@@ -217,6 +272,21 @@ def _other():
         ({"train_cfg": {"type": "search.BilevelLoop", "max_epochs": 0}}, "max_epochs=0"),
         ({"train_cfg": {"type": "search.TrainLoop", "max_epochs": 1}}, "must be 'search.BilevelLoop'"),
         ({"task": "tinny"}, "no task 'tinny'"),
+        ({"train_cfg": {"type": "search.BilevelLoop", "max_epochs": "abc"}}, "max_epochs='abc'"),
+        ({"train_cfg": {"type": "search.BilevelLoop", "max_epochs": 1, "save_steps": -3}}, "save_steps=-3"),
+        ({"train_dataloader": tiny.loader(24, 0, 0, "abc")}, "batch_size of the train data='abc'"),
+        ({"train_dataloader": {**tiny.loader(24, 0, 0), "num_batch_per_epoch": 0}}, "num_batch_per_epoch of the train data=0"),
+        ({"val_dataloader": {**tiny.scored(12, 100), "batch_size": "abc"}}, "batch_size of the data that are scored='abc'"),
+        ({"val_dataloader": {**tiny.scored(12, 100), "batch_size": 11}}, "batch_size=11 leaves a batch of one"),
+        ({"val_dataloader": {**tiny.scored(12, 100), "batch_size": 1}}, "batch_size=1 leaves a batch of one"),
+        ({"val_cfg": {"type": "ValLoop"}}, "val_cfg.type='ValLoop'"),
+        ({"optim_wrapper": {"optimizer": {"type": "SGD", "lr": -1}}}, "optim_wrapper can't be built: .*learning rate"),
+        ({"arch_optimizer": {"type": "Adam", "lr": -1}}, "arch_optimizer can't be built: .*learning rate"),
+        ({"seed": None}, "seed=None"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": 2**32}, "seed=4294967296"),
+        ({"seed": True}, "seed=True"),
+        ({"randomness": {"seed": 1, "diff_rank_seed": True}}, "diff_rank_seed"),
     ],
 )
 def test_mistakes_are_said_before_or_when_they_matter(tmp_path, change, words):

@@ -77,9 +77,9 @@ class TinyNet(BaseModel):
 
 @DATASETS.register_module(force=True)
 class TinyImages(Dataset):
-    def __init__(self, size=24, offset=0, augment=False, double=False):
+    def __init__(self, size=24, offset=0, augment=False, double=False, classes=("a", "b", "c")):
         self.size, self.offset, self.augment, self.double = size, offset, augment, double
-        self.metainfo = {"classes": ["a", "b", "c"]}
+        self.metainfo = {"classes": list(classes)}
 
     def __len__(self):
         return self.size
@@ -97,6 +97,8 @@ class TinyImages(Dataset):
 
 @METRICS.register_module(force=True)
 class TinyAccuracy(BaseMetric):
+    keys = ("top1",)
+
     def process(self, data_batch, data_samples):
         self.results += [int(s["scores"].argmax()) == s["label"] for s in data_samples]
 
