@@ -9,48 +9,53 @@ memory cache where the dataset has one. Compare them with what training uses (im
 keeps the cores busy when it is faster, and with few cores workers take time from training.
 """
 
+import argparse
+import inspect
+import json
+import os
 import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
-import argparse  # noqa: E402
-import inspect  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from itertools import cycle, islice  # noqa: E402
-from typing import Any  # noqa: E402
-
-import torch  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from search.engine.config import load  # noqa: E402
-from search.engine.loaders import training_loader  # noqa: E402
-from search.registry import DATASETS, TRANSFORMS  # noqa: E402
+if __name__ == "__main__":
+    # the folder of this script comes first on the path, where search.py would hide the package of that name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 
-def main() -> int:
-    """Measure, print, write; returns the exit code (2 for a user's mistake)."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; nothing slow is imported before it has been read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config")
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="measure each setting for this long")
     parser.add_argument("--json", help="write the numbers to this file")
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print, write; returns the exit code (2 for a user's mistake)."""
+    args = build_parser().parse_args(argv)
+    from search.engine import command
+
+    return command.guarded(lambda: bench(args))
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Measure the loaders of the config that the options name."""
+    import torch
+
+    from search.engine.config import load
+
     torch.set_num_threads(1)
-    try:
-        cfg = load(args.config, args.cfg_options)
-        loader = cfg.train_dataloader.to_dict()
-        if cfg.get("data_root") is not None:
-            loader["dataset"]["data_root"] = cfg.data_root
-        result = measure(loader, args.workers, args.seconds)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    cfg = load(args.config, args.cfg_options)
+    loader = cfg.train_dataloader.to_dict()
+    if cfg.get("data_root") is not None:
+        loader["dataset"]["data_root"] = cfg.data_root
+    result = measure(loader, args.workers, args.seconds)
     show(result)
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=2))
@@ -59,6 +64,8 @@ def main() -> int:
 
 def measure(loader: dict[str, Any], workers: list[int], seconds: float) -> dict[str, Any]:
     """The steps' microseconds and every loader's images per second for a training loader's config."""
+    from search.registry import DATASETS
+
     dataset = loader["dataset"]
     cached = "cache" in inspect.signature(DATASETS.get(dataset["type"])).parameters
     rows = []
@@ -82,6 +89,10 @@ def measure(loader: dict[str, Any], workers: list[int], seconds: float) -> dict[
 
 def step_times(dataset: Any, pipeline: list[dict], seconds: float) -> dict[str, float]:
     """Microseconds per image of reading and of each transform, one after the other in this process."""
+    import torch
+
+    from search.registry import TRANSFORMS
+
     times = {}
     indices = cycle(torch.randperm(len(dataset)).tolist())
     times["read and decode"] = _microseconds(lambda: dataset.image(next(indices)), seconds)
@@ -97,6 +108,8 @@ def step_times(dataset: Any, pipeline: list[dict], seconds: float) -> dict[str, 
 def images_per_second(loader: dict[str, Any], seconds: float) -> float:
     """Of the whole loader (sample seeding and collation included), after a first batch that starts the
     workers."""
+    from search.engine.loaders import training_loader
+
     built = training_loader(loader, seed=0, stream="bench")
     batches = iter(built)
     next(batches)
@@ -108,6 +121,9 @@ def images_per_second(loader: dict[str, Any], seconds: float) -> float:
 
 def show(result: dict[str, Any]) -> None:
     """Print both tables."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     table = Table(title=f"{result['dataset']}, {result['images']} images: one image, one core")
     table.add_column("step")

@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"values: {protocol.work_dir / 'compare.json'}\nreport: {protocol.work_dir / 'report.html'}")
         return 0
 
-    return command.guarded(action)
+    return command.guarded(action, stopped="the same command goes on")
 
 
 if __name__ == "__main__":

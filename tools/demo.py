@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 0
 
-    return command.guarded(action)
+    return command.guarded(action, stopped="the same command goes on")
 
 
 if __name__ == "__main__":

@@ -9,37 +9,54 @@ with the largest logit on each edge. Two settings:
 The p-value is of a permutation test: how often planted and found cells, paired at random, agree on at least as many edges.
 """
 
+from __future__ import annotations
+
+import argparse
+import json
+import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-import argparse  # noqa: E402
-import json  # noqa: E402
-import random  # noqa: E402
-
-import torch  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-from torch.func import functional_call  # noqa: E402
-
-from backbones import CellNet  # noqa: E402
-from search.strategies import Bilevel, FirstOrder  # noqa: E402
-from search.supernet import ArchParams, Relax, Softmax, building, record, suspended_statistics  # noqa: E402
+if __name__ == "__main__":
+    # the folder of this script comes first on the path, where search.py would hide the package of that name
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 OPERATIONS = ("max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_5x5")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run both settings and print one line per planted cell, the shares and the p-values."""
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; nothing slow is imported before it has been read."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architectures", type=int, default=10, help="how many cells to plant (default 10)")
     parser.add_argument("--steps", type=int, default=150, help="steps of each fit (default 150)")
     parser.add_argument("--setting", choices=("shared", "learned", "both"), default="both")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    args = parser.parse_args(argv)
+    return parser
 
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit code."""
+    args = build_parser().parse_args(argv)
+    from search.engine import command
+
+    return command.guarded(lambda: plant(args))
+
+
+def plant(args: argparse.Namespace) -> int:
+    """Run the settings and print one line per planted cell, the shares and the p-values."""
+    from search.engine.data import require_seed
+    from search.engine.errors import whole_number
+
+    # a single cell can't be paired with another
+    whole_number("--architectures", args.architectures, least=2)
+    whole_number("--steps", args.steps)
+    require_seed("--seed", args.seed)
     settings = ("shared", "learned") if args.setting == "both" else (args.setting,)
     report = {name: run(name, args.architectures, args.steps, args.seed) for name in settings}
     if args.json:
@@ -55,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(setting: str, architectures: int, steps: int, seed: int) -> dict:
     """Plant, fit, compare. Returns planted and found operations per cell, matches, edges and p."""
+    import torch
+
     rng = random.Random(seed)
     planted, found = [], []
     for index in range(architectures):
@@ -76,6 +95,13 @@ def run(setting: str, architectures: int, steps: int, seed: int) -> dict:
 
 def plant_and_search(rng: random.Random, setting: str, steps: int, seed: int) -> tuple[list[str], list[str]]:
     """One planted cell: the operations of its edges, and those found."""
+    import torch
+    from torch import nn
+    from torch.func import functional_call
+
+    from backbones import CellNet
+    from search.strategies import Bilevel, FirstOrder
+    from search.supernet import ArchParams, Relax, Softmax, building, record, suspended_statistics
 
     def build() -> nn.Module:
         return CellNet(channels=8, layers=1, nodes=2, reductions=(), affine=False)
@@ -86,8 +112,8 @@ def plant_and_search(rng: random.Random, setting: str, steps: int, seed: int) ->
     planted = {edge: rng.choice(OPERATIONS) for edge in edges}
     params = ArchParams(space, seed=seed)
     with building(Relax(params)):
-        teacher = nn.Sequential(build(), Head(16))
-        student = teacher if setting == "shared" else nn.Sequential(build(), Head(16))
+        teacher = nn.Sequential(build(), head(16))
+        student = teacher if setting == "shared" else nn.Sequential(build(), head(16))
 
     mask = {c.name: (None, tuple(range(len(c.options)))) for c in space}
     mask |= {edge: (None, (space[edge].options.index(op),)) for edge, op in planted.items()}
@@ -128,20 +154,26 @@ def plant_and_search(rng: random.Random, setting: str, steps: int, seed: int) ->
     return [planted[e] for e in edges], [found[e] for e in edges]
 
 
-class Head(nn.Module):
-    """Global average pooling and ten outputs."""
+def head(channels: int) -> nn.Module:
+    """Global average pooling and ten outputs: feature maps, the last of them [B, C, H, W] -> [B, 10]."""
+    from torch import nn
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(channels, 10)
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(channels, 10)
 
-    def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
-        """Feature maps, the last of them [B, C, H, W] -> [B, 10]."""
-        return self.linear(maps[-1].mean((2, 3)))
+        def forward(self, maps: tuple[Tensor, ...]) -> Tensor:
+            return self.linear(maps[-1].mean((2, 3)))
+
+    return Head()
 
 
 def digits() -> Tensor:
     """scikit-learn's 1,797 digits as [N, 3, 8, 8], zero mean and unit scale."""
+    import torch
+    from sklearn.datasets import load_digits
+
     x = torch.from_numpy(load_digits().images).float()[:, None]
     return ((x - x.mean()) / x.std()).expand(-1, 3, -1, -1)
 

@@ -35,19 +35,22 @@ def shown(evaluations: int) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     args = build_parser().parse_args(argv)
+    from search.engine import command
+
+    return command.guarded(lambda: look_up(args))
+
+
+def look_up(args: argparse.Namespace) -> int:
+    """Run random search on the table and print its regret."""
     from statistics import fmean, stdev
 
     from search.strategies import RandomSearch, nas_bench_macro, regret_curve
 
-    try:
-        if args.seeds < 1:
-            raise ValueError(f"--seeds {args.seeds}: at least one is needed.")
-        table = nas_bench_macro(args.table)
-        evaluations = min(args.evaluations, len(table.rows))
-        curves = [regret_curve(RandomSearch(table.space, s), table, args.key, evaluations) for s in range(args.seeds)]
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.seeds < 1:
+        raise ValueError(f"--seeds {args.seeds}: at least one is needed.")
+    table = nas_bench_macro(args.table)
+    evaluations = min(args.evaluations, len(table.rows))
+    curves = [regret_curve(RandomSearch(table.space, s), table, args.key, evaluations) for s in range(args.seeds)]
     points = [[curve[n - 1] for curve in curves] for n in range(1, evaluations + 1)]
     mean = [fmean(point) for point in points]
     std = [stdev(point) if len(point) > 1 else None for point in points]

@@ -55,11 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> int:
         from search.engine.search import search
 
-        result = search(command.load(args))
-        print(f"architecture: {result.path}\nreport: {result.path.with_name('report.html')}")
+        cfg = command.load(args)
+        result = search(cfg)
+        command.say(cfg, f"architecture: {result.path}\nreport: {result.path.with_name('report.html')}")
         return 0
 
-    return command.guarded(action)
+    return command.guarded(action, stopped=command.RESUME)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", help="config of a training, such as configs/demo/digits_retrain.py")
     parser.add_argument("--arch", help="architecture file, such as a search's architecture.json")
     parser.add_argument(
-        "--inherit", metavar="CKPT", help="start from a supernet's weights, by name and shape; the rest stays new"
+        "--inherit",
+        metavar="CKPT",
+        help="start from a supernet's weights, by name and shape; new is only what a supernet never has, such as an "
+        "auxiliary head",
     )
     parser.add_argument("--work-dir", help="where everything is written, work_dirs/<config's name> by default")
     parser.add_argument("--seed", type=int, help="the one seed that everything random follows from")
@@ -64,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> int:
         from search.engine.train import train
 
-        result = train(command.load(args), inherit=args.inherit)
-        print(f"checkpoint: {result.checkpoint}\nreport: {result.checkpoint.with_name('report.html')}")
+        cfg = command.load(args)
+        result = train(cfg, inherit=args.inherit)
+        command.say(cfg, f"checkpoint: {result.checkpoint}\nreport: {result.checkpoint.with_name('report.html')}")
         return 0
 
-    return command.guarded(action)
+    return command.guarded(action, stopped=command.RESUME)
 
 
 if __name__ == "__main__":
