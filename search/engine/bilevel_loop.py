@@ -133,8 +133,10 @@ class BilevelLoop(ExactLoop):
         return {name: value.detach() for name, value in log_vars.items()}
 
     def epoch_line(self, metrics: Mapping[str, float] | None) -> dict[str, Any]:
-        """The logits, what they decode to, the two scores and the gap between them."""
+        """The logits, what they decode to and its cost, the two scores and the gap between them."""
         runner = self.runner
+        architecture = runner.decode()
+        cost = runner.cost_of(architecture)
         frozen = self._epoch <= runner.strategy.freeze_epochs
         supernet = derived = None
         if metrics:
@@ -144,7 +146,8 @@ class BilevelLoop(ExactLoop):
             "phase": "freeze" if frozen else "search",
             "score": {"supernet": supernet, "derived": derived} if scored else {},
             "gap": runner.gap(supernet, derived) if scored else None,
-            **describe_architecture(runner.space, runner.probabilities(), runner.decode(), frozen),
+            "cost": {"params": cost.params, "macs": cost.macs} if cost else None,
+            **describe_architecture(runner.space, runner.probabilities(), architecture, frozen),
         }
 
     def close(self) -> None:

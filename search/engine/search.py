@@ -1,20 +1,16 @@
 """One search from a config: supernet, loop, decoded architecture, summary, report."""
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
-from torch import nn
 
 from search import report
-from search.cost.count import CONVENTIONS, Cost, count
+from search.cost.count import CONVENTIONS
 from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.random_search import random_architectures
-from search.supernet import Fix, building
 
 from .bilevel_loop import BilevelLoop
 from .checkpoint import canonical_config, remove_leftovers, write_json
@@ -68,29 +64,24 @@ def search(cfg: Config) -> SearchResult:
         with closing(SearchRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
+            runner.input_size = input_size
             if not isinstance(runner.train_loop, BilevelLoop):
                 raise UserError(f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}.")
             runner.check_score()
             runner.train()
-            return _finish(runner, complete, work_dir, input_size)
+            return _finish(runner, complete, work_dir)
 
 
 def _batch(stream: Stream) -> int:
     return stream.loader.batch_sampler.global_batch
 
 
-def narrow(model: dict[str, Any], architecture: Architecture) -> nn.Module:
-    """The derived network of a search's model config; built on the device of the context."""
-    with building(Fix(architecture)):
-        return MODELS.build(copy.deepcopy(model))
-
-
-def _finish(runner: SearchRunner, cfg: Config, work_dir: Path, input_size: tuple[int, ...]) -> SearchResult:
+def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
     """Scores beside random architectures, architecture.json, summary.json and the report."""
     architecture = runner.decode()
     drawn = random_architectures(runner.space, min(RANDOM, runner.space.size), runner.seed)
     with runner.averaged_weights():
-        rows = [_row(runner, cfg, a, input_size) for a in (architecture, *drawn)]
+        rows = [_row(runner, a) for a in (architecture, *drawn)]
     derived, randoms = rows[0], rows[1:]
     path = work_dir / "architecture.json"
     summary = {
@@ -130,8 +121,9 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path, input_size: tuple
     return SearchResult(architecture, path, derived["score_supernet"], summary)
 
 
-def _row(runner: SearchRunner, cfg: Config, architecture: Architecture, input_size: tuple[int, ...]) -> dict[str, Any]:
-    cost: Cost = count(lambda: narrow(cfg.model, architecture), input_size)
+def _row(runner: SearchRunner, architecture: Architecture) -> dict[str, Any]:
+    cost = runner.cost_of(architecture)
+    assert cost is not None
     score = None
     if runner.val_loop is not None:
         score = runner.score_of(runner.val_loop.score(architecture))

@@ -11,12 +11,13 @@ from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS
 from torch import nn
 
+from search.cost import Cost, count
 from search.registry import RUNNERS, STRATEGIES
 from search.space import Architecture, Space
 from search.strategies.bilevel import Unrolled
 from search.strategies.gradient import GradientStrategy
 from search.strategies.virtual_sgd import check_sgd
-from search.supernet import ArchParams, Relax, building, record
+from search.supernet import ArchParams, Fix, Relax, building, record
 
 from . import distributed
 from .errors import UserError, values_are_the_users
@@ -32,6 +33,8 @@ class SearchRunner(ExactRunner):
     """
 
     kind = "search"
+    # (C, H, W) of an input, which `search` sets; without it costs aren't counted
+    input_size: tuple[int, ...] | None = None
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Lists the model's choices on the meta device, makes the logits, builds the model wide.
@@ -104,6 +107,17 @@ class SearchRunner(ExactRunner):
         finally:
             for hook in averaging:
                 hook.after_test_epoch(self)
+
+    def cost_of(self, architecture: Architecture) -> Cost | None:
+        """What the derived network of the search's own width and depth costs; None without an input size."""
+        if self.input_size is None:
+            return None
+
+        def narrow() -> nn.Module:
+            with building(Fix(architecture)):
+                return MODELS.build(copy.deepcopy(self.cfg["model"]))
+
+        return count(narrow, self.input_size)
 
     def gap(self, supernet: float, derived: float) -> float:
         """How much worse the derived network scores than the supernet; negative when it scores better."""

@@ -64,6 +64,7 @@ def test_history_has_a_line_for_each_epoch(searched):
     for row in rows:
         assert row["gap"] == pytest.approx(row["score"]["supernet"] - row["score"]["derived"])
     assert rows[-1]["architecture"] == result.architecture.to_json()
+    assert rows[-1]["cost"] == {key: result.summary["derived"][key] for key in ("params", "macs")}
     # also with averaged weights, which both are scored with
     assert rows[-1]["score"]["derived"] == result.score
 
