@@ -142,8 +142,6 @@ def kept(partial, batch=64, size=32):
 
 def test_the_reference_plan_keeps_no_more_than_the_official_pc_darts():
     assert kept(partial=4) / 2**20 <= 2437
-    # a quarter of the channels on the edges, but not a quarter of everything
-    assert kept(partial=4) < 0.4 * kept(partial=1)
 
 
 @pytest.mark.parametrize(

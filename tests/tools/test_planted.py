@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_planted_operations_are_found_with_shared_weights():
-    command = [sys.executable, "tools/planted.py", "--setting", "shared", "--steps", "50", "--json"]
+    command = [sys.executable, "tools/planted.py", "--setting", "shared", "--steps", "30", "--json"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
