@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from backbones.features import FeatureBackbone
 from backbones.operations import FactorizedReduce, ReLUConvNorm, darts_candidates
 from search.registry import MODELS
 from search.space import Architecture
@@ -95,7 +95,7 @@ class AuxiliaryHead(nn.Module):
 
 
 @MODELS.register_module()
-class CellNet(BaseModule):
+class CellNet(FeatureBackbone):
     """A searchable backbone of cells; narrow with `arch`, or as the building context says.
 
     Args:
@@ -111,12 +111,12 @@ class CellNet(BaseModule):
             leaves its logits in `aux_logits` (None otherwise).
         drop_path: probability of dropping a path of a derived network at the end of training, see `set_progress`.
         out_indices: which levels to return: 0 the stem, then a level per resolution; by default the last.
+        frozen_stages: levels up to this one aren't trained.
         arch: an architecture, its file, or None to be read by the building context.
         part: the name this module's choices go by in an architecture file.
         init_cfg: mmengine's initialisation; by default torch's own, as in the official code.
 
     Attributes:
-        feature_info: for each level the `channels`, the `stride` and the `module` that ends it.
         aux_logits: see `auxiliary`.
 
     Raises ValueError for an architecture of another space and for settings that contradict each other.
@@ -137,6 +137,7 @@ class CellNet(BaseModule):
         num_classes: int | None = None,
         drop_path: float = 0.0,
         out_indices: Sequence[int] | None = None,
+        frozen_stages: int = -1,
         arch: Architecture | Mapping | str | os.PathLike | None = None,
         part: str = "backbone",
         init_cfg: dict | None = None,
@@ -160,7 +161,7 @@ class CellNet(BaseModule):
         c_stem = channels * (stem_multiplier or (3 if stem == "cifar" else 1))
         self.stem0, self.stem1 = _stem(stem, c_stem)
         self.cells = nn.ModuleList()
-        self.feature_info = [dict(channels=c_stem, stride=1 if stem == "cifar" else 4, module="stem0")]
+        levels = [dict(channels=c_stem, stride=1 if stem == "cifar" else 4, module="stem0")]
         self._aux_after = 2 * layers // 3 if auxiliary else None
         c_before_last = c_last = c_stem
         stride, after_reduction = (1, False) if stem == "cifar" else (8, True)
@@ -185,24 +186,10 @@ class CellNet(BaseModule):
                 after_reduction = i in reductions
                 c_before_last, c_last = c_last, nodes * channels
                 if i in ends:
-                    self.feature_info.append(dict(channels=c_last, stride=stride, module=f"cells.{i}"))
+                    levels.append(dict(channels=c_last, stride=stride, module=f"cells.{i}"))
                 if i == self._aux_after:
                     self.auxiliary = AuxiliaryHead(c_last, num_classes, stem)
-        levels = len(self.feature_info)
-        self.out_indices = (levels - 1,) if out_indices is None else tuple(out_indices)
-        if not all(0 <= i < levels for i in self.out_indices):
-            raise ValueError(f"out_indices={self.out_indices}: this network has levels 0 to {levels - 1}")
-        self._out_modules = tuple(self.feature_info[i]["module"] for i in self.out_indices)
-
-    @property
-    def out_channels(self) -> tuple[int, ...]:
-        """Channels of the returned levels."""
-        return tuple(self.feature_info[i]["channels"] for i in self.out_indices)
-
-    @property
-    def out_strides(self) -> tuple[int, ...]:
-        """Strides of the returned levels."""
-        return tuple(self.feature_info[i]["stride"] for i in self.out_indices)
+        self._returns(levels, out_indices, frozen_stages)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> the levels of `out_indices`, each [B, channels, H / stride, W / stride]."""

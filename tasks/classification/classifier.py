@@ -1,4 +1,4 @@
-"""An image classifier: any backbone, global average pooling and one linear layer.
+"""An image classifier: any backbone, global average pooling and one linear layer, or two.
 
 Letters: B batch, C channels, H, W pixels, K classes.
 """
@@ -9,14 +9,18 @@ from torch.nn import functional as F
 
 from search.registry import MODELS
 
+# what may follow the hidden layer
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "hardswish": nn.Hardswish, "silu": nn.SiLU}
+
 
 @MODELS.register_module()
 class ImageClassifier(BaseModel):
     """Backbone -> global average pool of its last feature map -> linear layer.
 
     ``backbone``: config of a module that returns a tuple of feature maps and tells their channels in
-    ``out_channels``; ``num_classes``: K, written by the task adapter from the data; ``label_smoothing``: of
-    both losses; ``aux_weight``: weight of the loss on the backbone's auxiliary logits
+    ``out_channels``; ``num_classes``: K, written by the task adapter from the data; ``hidden``: a linear layer
+    before the last one, as MobileNetV3 has, given by its ``channels``, ``activation`` (by default "hardswish")
+    and ``bias`` (True); ``dropout`` before the last layer; ``label_smoothing``: of both losses; ``aux_weight``: weight of the loss on the backbone's auxiliary logits
     (``backbone.aux_logits``, set in training mode), which needs a backbone built with ``auxiliary=True``.
     """
 
@@ -24,6 +28,8 @@ class ImageClassifier(BaseModel):
         self,
         backbone: dict,
         num_classes: int,
+        hidden: dict | None = None,
+        dropout: float = 0.0,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
@@ -44,7 +50,13 @@ class ImageClassifier(BaseModel):
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.aux_weight = aux_weight
-        self.head = nn.Linear(self.backbone.out_channels[-1], num_classes)
+        channels = self.backbone.out_channels[-1]
+        self.hidden = nn.Identity()
+        if hidden is not None:
+            self.hidden = _hidden(channels, **hidden)
+            channels = hidden["channels"]
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels, num_classes)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of images [B, C, H, W]."""
@@ -57,7 +69,8 @@ class ImageClassifier(BaseModel):
         loss terms (``loss_cls`` and, with an auxiliary head in training mode, ``loss_aux``, already weighted);
         'predict': one dict per image with 'scores' [K] (softmax), 'prediction' and, where given, 'label'.
         """
-        logits = self.head(self.extract_feat(inputs)[-1].mean((2, 3)))
+        pooled = self.extract_feat(inputs)[-1].mean((2, 3))
+        logits = self.head(self.dropout(self.hidden(pooled)))
         if mode == "tensor":
             return logits
         if mode == "loss":
@@ -73,6 +86,12 @@ class ImageClassifier(BaseModel):
             loss = F.cross_entropy(auxiliary.float(), label, label_smoothing=self.label_smoothing)
             losses["loss_aux"] = self.aux_weight * loss
         return losses
+
+
+def _hidden(c_in: int, channels: int, activation: str = "hardswish", bias: bool = True) -> nn.Sequential:
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"hidden: activation={activation!r} is none of {', '.join(ACTIVATIONS)}")
+    return nn.Sequential(nn.Linear(c_in, channels, bias=bias), ACTIVATIONS[activation]())
 
 
 def _predictions(logits: Tensor, label: Tensor | None) -> list[dict]:

@@ -1,0 +1,63 @@
+"""Specifications of published networks, in the schemas of their rows, become configs of models.
+
+A specification is a JSON object with a `schema` name. Each family's file registers a reader for its schemas::
+
+    @schema("mobilenet_v1")
+    def mobilenet_v1(spec):
+        return classifier(dict(type="search.ChainNet", ...), spec)
+
+The result is a model's config, as mm registries build it; its `backbone` alone goes under other heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+SCHEMAS: dict[str, Callable[[Mapping], dict]] = {}
+# schemas that are read with the task they belong to
+LATER: Mapping[str, str] = {
+    "nas_fpn": "detection",
+    "retinanet_fpn": "detection",
+    "nas_fcos": "detection",
+    "auto_deeplab": "segmentation",
+    "dpc": "segmentation",
+}
+
+
+class NotBuildable(ValueError):
+    """A specification that is understood, but doesn't say enough to be built; the message says what is missing."""
+
+
+def schema(*names: str) -> Callable:
+    """Register a reader of specifications: a mapping in, a model's config out."""
+
+    def register(read: Callable[[Mapping], dict]) -> Callable[[Mapping], dict]:
+        for name in names:
+            assert name not in SCHEMAS, f"two readers of schema {name!r}"
+            SCHEMAS[name] = read
+        return read
+
+    return register
+
+
+def classifier(backbone: dict, spec: Mapping, **head) -> dict:
+    """The config of an image classifier: `backbone`, pooling, linear layer for the specification's classes (1000)."""
+    return dict(type="search.ImageClassifier", backbone=backbone, num_classes=spec.get("num_classes", 1000), **head)
+
+
+def model_config(spec: Mapping) -> dict:
+    """The config of the model that a specification describes.
+
+    Raises NotBuildable where it doesn't say enough, and ValueError for an unknown schema or a damaged specification.
+    """
+    if not isinstance(spec, Mapping) or not isinstance(spec.get("schema"), str):
+        raise ValueError(f"a specification is an object with a schema name, not {str(spec)[:80]}")
+    name = spec["schema"]
+    if name in LATER:
+        raise NotBuildable(f"schema {name!r} is built with the task of {LATER[name]}, which isn't there yet")
+    if name not in SCHEMAS:
+        raise ValueError(f"schema {name!r} is unknown; known are {', '.join(sorted(SCHEMAS))}")
+    try:
+        return SCHEMAS[name](spec)
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"the specification of schema {name!r} is damaged: {type(error).__name__}: {error}") from error
