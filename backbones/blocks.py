@@ -45,16 +45,24 @@ def make_block(c_in: int, c_out: int, stride: int, type: str, **settings) -> nn.
         raise ValueError(f"block {type!r} can't be made of {settings}: {error}") from error
 
 
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, at least it, and never less than 90 % of `channels` (MobileNet's rule)."""
+def round_channels(channels: float, divisor: int = 8, least: float = 0.9) -> int:
+    """The nearest multiple of `divisor`, at least it, and never below the share `least` of `channels` (MobileNet's rule)."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+    return rounded + divisor if rounded < least * channels else rounded
 
 
 def conv(
-    c_in: int, c_out: int, kernel: int = 1, stride: int = 1, activation: str = "relu", *, groups: int = 1, dilation: int = 1
+    c_in: int,
+    c_out: int,
+    kernel: int = 1,
+    stride: int = 1,
+    activation: str = "relu",
+    *,
+    groups: int = 1,
+    dilation: int = 1,
+    bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution without bias that keeps H / stride, batch norm, activation (none for "identity")."""
+    """Convolution that keeps H / stride, by default without bias, batch norm, activation (none for "identity")."""
     return Conv2dNormActivation(
         c_in,
         c_out,
@@ -64,6 +72,7 @@ def conv(
         dilation=dilation,
         activation_layer=None if activation == "identity" else _named(ACTIVATIONS, activation),
         inplace=True if activation != "identity" else None,
+        bias=bias,
     )
 
 
@@ -101,6 +110,7 @@ class InvertedResidual(nn.Module):
         squeeze: channels inside the squeeze-excitation; 0 for none.
         squeeze_activation, gate: its activations, by default the block's and "sigmoid" ("hardsigmoid" in MobileNetV3).
         groups: of both 1x1 convolutions.
+        shuffle: whether grouped convolutions have a channel shuffle before the depthwise one, with or without an expansion.
         shortcut: by default where c_in equals c_out and the stride is 1.
         drop_path: probability of dropping the block, where it has a shortcut.
     """
@@ -120,6 +130,7 @@ class InvertedResidual(nn.Module):
         squeeze_activation: str | None = None,
         gate: str = "sigmoid",
         groups: int = 1,
+        shuffle: bool = True,
         dilation: int = 1,
         shortcut: bool | None = None,
         drop_path: float = 0.0,
@@ -130,8 +141,8 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = []
         if wide != c_in if expansion is None else expansion:
             layers.append(conv(c_in, wide, 1, 1, activation, groups=groups))
-            if groups > 1:
-                layers.append(nn.ChannelShuffle(groups))
+        if groups > 1 and shuffle:
+            layers.append(nn.ChannelShuffle(groups))
         if several:
             layers.append(MixedDepthwise(hidden, kernel, stride, activation))
         else:
@@ -202,8 +213,10 @@ class Separable(nn.Sequential):
 class ConvBlock(nn.Sequential):
     """One convolution with norm and activation."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, *, kernel: int = 3, activation: str = "relu") -> None:
-        super().__init__(*conv(c_in, c_out, kernel, stride, activation))
+    def __init__(
+        self, c_in: int, c_out: int, stride: int, *, kernel: int = 3, activation: str = "relu", bias: bool = False
+    ) -> None:
+        super().__init__(*conv(c_in, c_out, kernel, stride, activation, bias=bias))
 
 
 @block("skip")

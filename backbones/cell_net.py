@@ -11,7 +11,8 @@ Shapes: B batch, C initial channels, H and W height and width of the input.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial as bind
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,7 @@ class Cell(nn.Module):
             stride=2 if reduction else 1,
             partial_channels=partial,
         )
+        self.out_channels = nodes * channels
 
     def forward(self, before_last: Tensor, last: Tensor) -> Tensor:
         """Outputs of the two cells before -> [B, nodes * channels, H', W']."""
@@ -94,8 +96,100 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(x.mean(dim=(2, 3)))
 
 
+class CellBackbone(FeatureBackbone):
+    """A stem and cells that each read the outputs of the two before; a subclass says which cells and calls `_assemble`.
+
+    Attributes:
+        aux_logits: in training mode, a forward leaves the auxiliary classifier's logits here, if there is one; else None.
+        drop_path: the final probability of dropping a path, see `set_progress`.
+    """
+
+    aux_logits: Tensor | None = None
+
+    def _assemble(
+        self,
+        make_cell: Callable[..., nn.Module],
+        widths: Sequence[int],
+        c_stem: int,
+        *,
+        stem: str,
+        reductions: Sequence[int],
+        aux_after: int | None,
+        num_classes: int | None,
+        drop_path: float,
+        out_indices: Sequence[int] | None,
+        frozen_stages: int,
+    ) -> None:
+        """Build the stem, a cell for each of `widths`, the auxiliary head after cell `aux_after` (None: none), and the levels.
+
+        make_cell: (channels of the input before last, of the last, the cell's width, reduction=, after_reduction=) -> a cell
+            with `out_channels` and a `dag`.
+        """
+        if stem not in STEMS:
+            raise ValueError(f"stem={stem!r} is none of {', '.join(STEMS)}")
+        if (aux_after is not None) != (num_classes is not None):
+            raise ValueError(f"auxiliary={aux_after is not None} and num_classes={num_classes}: one needs the other")
+        if aux_after is not None and aux_after >= len(widths):
+            raise ValueError(f"an auxiliary head after cell {aux_after} needs more cells than {len(widths)}")
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path={drop_path} is not a probability below 1")
+        if not all(0 <= r < len(widths) for r in reductions) or sorted(set(reductions)) != list(reductions):
+            raise ValueError(f"reductions={reductions} must be rising indices of the {len(widths)} cells")
+        self.drop_path = drop_path
+        self.stem0, self.stem1 = _stem(stem, c_stem)
+        self.cells = nn.ModuleList()
+        levels = [dict(channels=c_stem, stride=1 if stem == "cifar" else 4, module="stem0")]
+        self._aux_after = aux_after
+        c_before_last = c_last = c_stem
+        stride, after_reduction = (1, False) if stem == "cifar" else (8, True)
+        ends = {r - 1 for r in reductions} | {len(widths) - 1}
+        for i, width in enumerate(widths):
+            reduction = i in reductions
+            stride *= 2 if reduction else 1
+            cell = make_cell(c_before_last, c_last, width, reduction=reduction, after_reduction=after_reduction)
+            self.cells.append(cell)
+            after_reduction = reduction
+            c_before_last, c_last = c_last, cell.out_channels
+            if i in ends:
+                levels.append(dict(channels=c_last, stride=stride, module=f"cells.{i}"))
+            if i == aux_after:
+                self.auxiliary = AuxiliaryHead(c_last, num_classes, stem)
+        self._returns(levels, out_indices, frozen_stages)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> the levels of `out_indices`, each [B, channels, H / stride, W / stride]."""
+        features = {}
+        before_last = features["stem0"] = self.stem0(x)
+        last = before_last if self.stem1 is None else self.stem1(before_last)
+        self.aux_logits = None
+        for i, cell in enumerate(self.cells):
+            before_last, last = last, cell(before_last, last)
+            if f"cells.{i}" in self._out_modules:
+                features[f"cells.{i}"] = last
+            if i == self._aux_after and self.training:
+                self.aux_logits = self.auxiliary(last)
+        return tuple(features[name] for name in self._out_modules)
+
+    def set_progress(self, fraction: float) -> None:
+        """Training has come this far (0 to 1): drop path grows linearly to its final probability."""
+        for cell in self.cells:
+            cell.dag.drop_path = self.drop_path * fraction
+
+
+def doubling(channels: int, layers: int, reductions: Sequence[int]) -> list[int]:
+    """The widths of cells that double at each reduction."""
+    return [channels * 2 ** sum(r <= i for r in reductions) for i in range(layers)]
+
+
+def thirds(layers: int) -> tuple[int, int]:
+    """The DARTS positions of reduction cells, at 1/3 and 2/3. ValueError for fewer than three cells."""
+    if layers < 3:
+        raise ValueError(f"layers={layers} are too few for the default reductions, at 1/3 and 2/3: give reductions=()")
+    return layers // 3, 2 * layers // 3
+
+
 @MODELS.register_module()
-class CellNet(FeatureBackbone):
+class CellNet(CellBackbone):
     """A searchable backbone of cells; narrow with `arch`, or as the building context says.
 
     Args:
@@ -115,9 +209,6 @@ class CellNet(FeatureBackbone):
         arch: an architecture, its file, or None to be read by the building context.
         part: the name this module's choices go by in an architecture file.
         init_cfg: mmengine's initialisation; by default torch's own, as in the official code.
-
-    Attributes:
-        aux_logits: see `auxiliary`.
 
     Raises ValueError for an architecture of another space and for settings that contradict each other.
     """
@@ -143,72 +234,21 @@ class CellNet(FeatureBackbone):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if stem not in STEMS:
-            raise ValueError(f"stem={stem!r} is none of {', '.join(STEMS)}")
-        if auxiliary != (num_classes is not None):
-            raise ValueError(f"auxiliary={auxiliary} and num_classes={num_classes}: one needs the other")
-        if not 0 <= drop_path < 1:
-            raise ValueError(f"drop_path={drop_path} is not a probability below 1")
-        if reductions is None and layers < 3:
-            raise ValueError(f"layers={layers} are too few for the default reductions, at 1/3 and 2/3: give reductions=()")
-        reductions = (layers // 3, 2 * layers // 3) if reductions is None else tuple(reductions)
-        if not all(0 <= r < layers for r in reductions) or sorted(set(reductions)) != list(reductions):
-            raise ValueError(f"reductions={reductions} must be rising indices of the {layers} cells")
-        self.drop_path = drop_path
+        reductions = thirds(layers) if reductions is None else tuple(reductions)
         self.affine = affine
-        self.aux_logits: Tensor | None = None
-
-        c_stem = channels * (stem_multiplier or (3 if stem == "cifar" else 1))
-        self.stem0, self.stem1 = _stem(stem, c_stem)
-        self.cells = nn.ModuleList()
-        levels = [dict(channels=c_stem, stride=1 if stem == "cifar" else 4, module="stem0")]
-        self._aux_after = 2 * layers // 3 if auxiliary else None
-        c_before_last = c_last = c_stem
-        stride, after_reduction = (1, False) if stem == "cifar" else (8, True)
-        ends = {r - 1 for r in reductions} | {layers - 1}
         with reading(part, arch) as pick:
-            for i in range(layers):
-                if i in reductions:
-                    channels, stride = 2 * channels, 2 * stride
-                cell = Cell(
-                    pick,
-                    c_before_last,
-                    c_last,
-                    channels,
-                    reduction=i in reductions,
-                    after_reduction=after_reduction,
-                    nodes=nodes,
-                    keep=keep,
-                    affine=affine,
-                    partial=partial,
-                )
-                self.cells.append(cell)
-                after_reduction = i in reductions
-                c_before_last, c_last = c_last, nodes * channels
-                if i in ends:
-                    levels.append(dict(channels=c_last, stride=stride, module=f"cells.{i}"))
-                if i == self._aux_after:
-                    self.auxiliary = AuxiliaryHead(c_last, num_classes, stem)
-        self._returns(levels, out_indices, frozen_stages)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> the levels of `out_indices`, each [B, channels, H / stride, W / stride]."""
-        features = {}
-        before_last = features["stem0"] = self.stem0(x)
-        last = before_last if self.stem1 is None else self.stem1(before_last)
-        self.aux_logits = None
-        for i, cell in enumerate(self.cells):
-            before_last, last = last, cell(before_last, last)
-            if f"cells.{i}" in self._out_modules:
-                features[f"cells.{i}"] = last
-            if i == self._aux_after and self.training:
-                self.aux_logits = self.auxiliary(last)
-        return tuple(features[name] for name in self._out_modules)
-
-    def set_progress(self, fraction: float) -> None:
-        """Training has come this far (0 to 1): drop path grows linearly to its final probability."""
-        for cell in self.cells:
-            cell.dag.drop_path = self.drop_path * fraction
+            self._assemble(
+                bind(Cell, pick, nodes=nodes, keep=keep, affine=affine, partial=partial),
+                doubling(channels, layers, reductions),
+                channels * (stem_multiplier or (3 if stem == "cifar" else 1)),
+                stem=stem,
+                reductions=reductions,
+                aux_after=2 * layers // 3 if auxiliary else None,
+                num_classes=num_classes,
+                drop_path=drop_path,
+                out_indices=out_indices,
+                frozen_stages=frozen_stages,
+            )
 
     def without_counterpart(self) -> list[str]:
         """Parameters and buffers that a supernet of this class doesn't have: affine norms in cells, the auxiliary head."""

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 
 from torch import Tensor, nn
 
@@ -41,7 +42,7 @@ class Stage(nn.ModuleList):
         values, active = self.gates[self.depth]
         weights = {self.depths[i]: None if values is None else values[i] for i in active}
         total = None
-        for depth, block in enumerate(self[: max(weights)], 1):
+        for depth, block in enumerate(islice(self, max(weights)), 1):
             x = block(x)
             if depth in weights:
                 y = x if weights[depth] is None else weights[depth] * x
@@ -56,11 +57,12 @@ class ChainNet(FeatureBackbone):
 
     Args:
         stem: `channels`, and optionally `kernel` (3), `stride` (2), `activation` ("relu"), `pool` (a 3x3 max pool of stride 2
-            after it).
+            after it), `bias` (False, of the convolution).
         stages: each a mapping of `channels`; `stride` of its first block (1); `depth`, a number of blocks or several to choose
-            from; and `ops`: the settings of its blocks (see `backbones.blocks`), or several by name to choose from. With
+            from; and `ops`: the settings of its blocks (see `backbones.blocks`), or several by name to choose from, in the
+            order of their names. With
             `shared` the whole stage has one choice. `first` are other settings for the first block.
-        last: a final 1x1 convolution's `channels` and `activation`; it is the last level.
+        last: a final 1x1 convolution's `channels` and `activation`, or the settings of another block; it is the last level.
         activation, drop_path: defaults for the blocks: drop path grows linearly with depth from 0 to this.
         norm: `eps` and `momentum` of all batch norms.
         out_indices: the levels to return: 0 is the map of the stem's resolution, then one level per resolution, then the last
@@ -111,7 +113,9 @@ class ChainNet(FeatureBackbone):
                 levels[-1] = dict(channels=channels, stride=stride, module=f"stages.{index}")
             else:
                 if last is not None and (needed is None or needed >= len(levels)):
-                    self.last = conv(channels, last["channels"], 1, 1, last.get("activation", activation))
+                    ops = {key: value for key, value in last.items() if key != "channels"}
+                    ops = ops if "type" in ops else dict(type="conv", kernel=1, **ops)
+                    self.last = _make(channels, last["channels"], 1, activation, 0.0, ops)
                     levels.append(dict(channels=last["channels"], stride=stride, module="last"))
         if norm is not None:
             for module in self.modules():
@@ -132,8 +136,10 @@ class ChainNet(FeatureBackbone):
         return tuple(features[name] for name in self._out_modules)
 
 
-def _stem(channels: int, activation: str, kernel: int = 3, stride: int = 2, pool: bool = False) -> nn.Sequential:
-    stem = conv(3, channels, kernel, stride, activation)
+def _stem(
+    channels: int, activation: str, kernel: int = 3, stride: int = 2, pool: bool = False, bias: bool = False
+) -> nn.Sequential:
+    stem = conv(3, channels, kernel, stride, activation, bias=bias)
     return nn.Sequential(stem, nn.MaxPool2d(3, 2, 1)) if pool else stem
 
 
@@ -169,7 +175,7 @@ def _make_stage(pick: Pick | None, index: int, channels: int, stage: Mapping, ac
             continue
         candidates = {
             option: partial(make, settings)
-            for option, settings in ops.items()
+            for option, settings in sorted(ops.items())
             if settings["type"] != "skip" or (c_in == stage["channels"] and stride == 1)
         }
         choice = f"s{index}/op" if stage.get("shared") else f"s{index}/b{b}"

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class FeatureBackbone(BaseModule):
@@ -67,8 +66,7 @@ class FeatureBackbone(BaseModule):
         if getattr(self, "frozen_stages", -1) < 0:
             return
         for part in self._up_to(self.feature_info[self.frozen_stages]["module"]):
+            # norms keep their statistics, and no path is dropped
+            part.eval()
             for parameter in part.parameters():
                 parameter.requires_grad = False
-            for module in part.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()

@@ -58,8 +58,11 @@ def mbconv(spec: Mapping) -> dict:
     squeezed = any(row[6] for row in spec["blocks"])
     activation = spec.get("activation", "silu" if efficient else "relu" if squeezed else "relu6")
 
+    # EfficientNetV2's code rounds to the nearest multiple, however far below
+    least = 0.0 if "fused_stages" in spec else 0.9
+
     def scaled(channels: float, by: bool = True) -> int:
-        return round_channels(channels * width) if by else channels
+        return round_channels(channels * width, least=least) if by else channels
 
     channels = stem = scaled(spec["stem"], spec.get("stem_scaled", True))
     stages = []

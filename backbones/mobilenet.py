@@ -25,7 +25,8 @@ def mobilenet_v1(spec: Mapping) -> dict:
     """
     width = 1.0 if "rounding" in spec else spec.get("width_mult", 1.0)
     channels = [int(c * width) for c in spec.get("channels", V1_CHANNELS)]
-    return classifier(separable_chain(channels, spec.get("strides", V1_STRIDES)), spec)
+    # the official code (TF-slim) has ReLU6, the paper ReLU
+    return classifier(dict(separable_chain(channels, spec.get("strides", V1_STRIDES)), activation="relu6"), spec)
 
 
 def separable_chain(channels: list[int], strides: tuple[int, ...] | list[int]) -> dict:

@@ -26,47 +26,61 @@ class ReLUConvNorm(nn.Sequential):
 class FactorizedReduce(nn.Module):
     """Halve the resolution: two 1x1 stride-2 convolutions of half width, the second on the map shifted by one pixel.
 
-    Raises ValueError for an odd number of output channels.
+    An odd channel goes to the second one (TF-slim's nasnet_utils.py; the DARTS code refuses it). `relu`: whether the input is
+    rectified first. Raises ValueError for fewer than two output channels.
     """
 
-    def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
+    def __init__(self, c_in: int, c_out: int, affine: bool = True, relu: bool = True) -> None:
         super().__init__()
-        if c_out % 2:
-            raise ValueError(f"a factorized reduction needs an even number of output channels, not {c_out}")
+        if c_out < 2:
+            raise ValueError(f"a factorized reduction needs at least 2 output channels, not {c_out}")
+        self.relu = relu
         self.conv_1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.conv_2 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.conv_2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c_in, H, W] -> [B, c_out, ceil(H / 2), ceil(W / 2)]."""
-        x = F.relu(x)
+        x = F.relu(x) if self.relu else x
         # an odd side has no pixel to shift to at its end: pad it with a zero
         shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
         return self.norm(torch.cat((self.conv_1(x), self.conv_2(shifted)), dim=1))
 
 
-def _separable(channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+def _separable(c_in: int, channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
     padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation=dilation, groups=channels, bias=False),
-        nn.Conv2d(channels, channels, 1, bias=False),
+        nn.Conv2d(c_in, c_in, kernel, stride, padding, dilation=dilation, groups=c_in, bias=False),
+        nn.Conv2d(c_in, channels, 1, bias=False),
         nn.BatchNorm2d(channels, affine=affine),
     ]
 
 
 class SepConv(nn.Sequential):
-    """(ReLU, depthwise, pointwise, norm) twice; the first carries the stride."""
+    """(ReLU, depthwise, pointwise, norm) twice; the first carries the stride, and the change from `c_in` channels if given."""
 
-    def __init__(self, channels: int, stride: int, kernel: int, affine: bool = True) -> None:
-        super().__init__(*_separable(channels, kernel, stride, 1, affine), *_separable(channels, kernel, 1, 1, affine))
+    def __init__(
+        self,
+        channels: int,
+        stride: int,
+        kernel: int,
+        affine: bool = True,
+        *,
+        c_in: int | None = None,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__(
+            *_separable(c_in or channels, channels, kernel, stride, dilation, affine),
+            *_separable(channels, channels, kernel, 1, dilation, affine),
+        )
 
 
 class DilConv(nn.Sequential):
     """ReLU, depthwise with dilation 2, pointwise, norm."""
 
     def __init__(self, channels: int, stride: int, kernel: int, affine: bool = True) -> None:
-        super().__init__(*_separable(channels, kernel, stride, 2, affine))
+        super().__init__(*_separable(channels, channels, kernel, stride, 2, affine))
 
 
 def max_pool(channels: int, stride: int, affine: bool = True) -> nn.Module:

@@ -1,6 +1,4 @@
-import json
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,35 +7,21 @@ from torch import nn
 from backbones import CellNet
 from backbones.cell_net import AuxiliaryHead
 from backbones.genotype import from_genotype, to_genotype
-from search.cost import bytes_kept, count
-from search.space import load
+from backbones.published import rows
+from backbones.spec import model_config
+from search.cost import bytes_kept
+from search.registry import MODELS
+from search.space import Architecture
 from search.supernet import ArchParams, Relax, Softmax, building, inherit, record
 
-ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted([*(ROOT / "backbones/archs").glob("*.json"), *(ROOT / "tests/data/archs").glob("*.json")])
 
-
-def networks():
-    for path in FILES:
-        for name, network in load(path).provenance["networks"].items():
-            yield pytest.param(path, network, id=f"{path.stem}-{name}")
-
-
-class Whole(nn.Module):
-    def __init__(self, path, network):
-        super().__init__()
-        self.backbone = CellNet(**network["backbone"], arch=path)
-        self.classifier = nn.Linear(self.backbone.out_channels[-1], network["num_classes"])
-
-    def forward(self, x):
-        return self.classifier(self.backbone(x)[-1].mean((2, 3)))
-
-
-@pytest.mark.parametrize(("path", "network"), networks())
-def test_published_cells_give_the_independent_counts(path, network):
-    cost, check = count(lambda: Whole(path, network), (3, *network["input_size"])), network["check"]
-    assert f"{cost.params / 1e6:.4f}" == f"{check['params_m']:.4f}"
-    assert f"{cost.macs / 1e6:.2f}" == f"{check['macs_m']:.2f}"
+def published_cells():
+    """Published cells that are architectures of CellNet: (row, config of the network)."""
+    for row in rows():
+        if row["spec"] and row["spec"]["schema"] == "darts_cell":
+            config = model_config(row["spec"])["backbone"]
+            if config["type"] == "search.CellNet":
+                yield pytest.param(row["spec"], config, id=row["name"])
 
 
 # (kernel, dilation, how many) of the depthwise convolutions each operation must hold, and what else tells it
@@ -49,15 +33,13 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_built_edges_operations_and_strides_equal_the_genotype(path):
-    file = load(path)
-    genotype = file.provenance["genotype"]
-    network = next(iter(file.provenance["networks"].values()))["backbone"]
+@pytest.mark.parametrize(("spec", "config"), published_cells())
+def test_built_edges_operations_and_strides_equal_the_genotype(spec, config):
+    genotype = spec["genotype"]
     with torch.device("meta"):
-        model = CellNet(**network, arch=path)
+        model = MODELS.build(config)
     for i, cell in enumerate(model.cells):
-        reduction = i in (network["layers"] // 3, 2 * network["layers"] // 3)
+        reduction = i in spec["reductions"]
         rows = genotype["reduce" if reduction else "normal"]
         expected = {f"n{2 + k // 2}<-{source}": op for k, (op, source) in enumerate(rows)}
         assert {edge: next(iter(m.ops)) for edge, m in cell.dag.edges.items()} == expected
@@ -76,18 +58,14 @@ def test_built_edges_operations_and_strides_equal_the_genotype(path):
                 assert isinstance(mixed.only, kind) and mixed.only.stride == stride and not convs
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-def test_genotype_round_trip(path):
-    file = load(path)
-    arch = file.parts["backbone"].architecture
-    genotype = file.provenance["genotype"]
+@pytest.mark.parametrize(("spec", "config"), published_cells())
+def test_genotype_round_trip(spec, config):
+    genotype, arch = spec["genotype"], Architecture(config["arch"])
     assert from_genotype(genotype) == arch
     normal, reduce = ([tuple(edge) for edge in genotype[cell]] for cell in ("normal", "reduce"))
     text = f"Genotype({normal=}, normal_concat=range(2, 6), {reduce=}, reduce_concat=[2, 3, 4, 5])"
     assert from_genotype(text) == arch
     assert from_genotype(to_genotype(arch)) == arch
-    # what we hold is JSON alone
-    json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import torch
 
-from backbones import CellNet
+from backbones import CellNet, ChainNet
 from search.testing import SearchableContract, registered_searchable
 
 
@@ -26,7 +26,41 @@ class TestCellNetImageNet(SearchableContract):
         return (torch.randn(2, 3, 64, 64),)
 
 
+MBCONV = {f"k{k}_e{e}": dict(type="mbconv", kernel=k, expand=e) for k in (3, 5) for e in (2, 3)}
+
+
+class TestChainNetDepths(SearchableContract):
+    """A once-for-all-like space: depths, kernels, expansions; and operations of the whole stage, as MnasNet has."""
+
+    network = ChainNet
+
+    def build(self):
+        stages = [
+            dict(channels=8, ops=dict(type="separable")),
+            dict(channels=8, stride=2, depth=(1, 2, 3), ops=MBCONV),
+            dict(channels=16, stride=2, depth=(2, 3), ops=MBCONV, shared=True),
+        ]
+        return ChainNet(stem=dict(channels=8), stages=stages, last=dict(channels=24), out_indices=(0, 1, 3))
+
+    def inputs(self):
+        return (torch.randn(2, 3, 33, 33),)
+
+
+class TestChainNetSkips(SearchableContract):
+    """A ProxylessNAS-like space: each layer but a stage's first may be skipped."""
+
+    network = ChainNet
+
+    def build(self):
+        ops = {**MBCONV, "skip": dict(type="skip")}
+        stages = [dict(channels=c, stride=2, depth=3, ops=ops) for c in (8, 16)]
+        return ChainNet(stem=dict(channels=8, stride=1), stages=stages)
+
+    def inputs(self):
+        return (torch.randn(2, 3, 12, 12),)
+
+
 def test_every_registered_searchable_network_has_a_contract_test():
     tested = {c.network for c in SearchableContract.__subclasses__()}
     registered = set(registered_searchable().values())
-    assert CellNet in registered and registered <= tested
+    assert {CellNet, ChainNet} <= registered <= tested

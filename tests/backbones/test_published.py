@@ -1,0 +1,131 @@
+"""Every published row: its count against an independent one, and the printed figure as its status says."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from backbones.published import FOLDERS, config_of, find, published, read_rows, rows
+from backbones.spec import LATER, NotBuildable, model_config
+from search.cost.published import counted
+from search.registry import MODELS
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROWS = rows()
+SPECIFIED = [row for row in ROWS if row["spec"] is not None and row["spec"]["schema"] not in LATER]
+# schemas whose heads are mmdet's and mmseg's
+WITH_HEADS = ("mbv2_ops", "deeplabv3_sep", "squeezenas", "spinenet")
+
+
+def digits(value: float) -> float:
+    """Half a unit of the last digit that a number is given with."""
+    return 0.5 * 10.0 ** Decimal(repr(value)).as_tuple().exponent * 1.0001
+
+
+def category(status: str) -> str:
+    """The word before a status's difference, in ours."""
+    status = status.split(";")[0]
+    return status if status.startswith("exact") else status.split(" (")[0].lower()
+
+
+@pytest.mark.parametrize("row", SPECIFIED, ids=lambda row: row["name"])
+def test_row(row):
+    try:
+        config = config_of(row)
+    except NotBuildable:
+        # what a specification lacks is no fault of ours, but then nobody has counted it either
+        assert row["check"]["params_m"] is None
+        return
+    result = counted(row, lambda: MODELS.build(config), (3, *(row["input_size"] or (224, 224))))
+    check = row["check"]
+    if check["params_m"] is not None:
+        # with the auxiliary head it is the sum of two rounded counts
+        parts = 2 if "aux head" in check["convention"] else 1
+        assert result["params"] / 1e6 == pytest.approx(check["params_m"], abs=parts * digits(check["params_m"]), rel=0)
+        assert result["macs"] / 1e6 == pytest.approx(check["madds_m"], abs=digits(check["madds_m"]), rel=0)
+        for figure, key in (("params", "params_status"), ("macs", "madds_status")):
+            expected = category(check[key])
+            if expected != "no published figure":
+                assert result["status"][figure] == expected
+            if expected == "mismatch":
+                assert result["remarks"], f"{row['name']}: no reason for its mismatch"
+    assert all(any(rule in remark for remark in result["remarks"]) for rule in check["inferred"])
+
+
+def test_no_row_is_lost():
+    assert len(ROWS) == 341 and len({row["name"] for row in ROWS}) == 341
+    assert sum(row["spec"] is not None for row in ROWS) == 302
+    assert {row["spec"]["schema"] for row in ROWS if row["spec"]} >= set(LATER)
+    for row in ROWS:
+        assert row["licence"], row["name"]
+
+
+def test_closed_sources_are_not_shipped():
+    shipped, kept_for_tests = rows(FOLDERS[:1]), rows(FOLDERS[1:])
+    closed = (
+        "slimmable_networks",
+        "AtomNAS@",
+        "mobile-vision",
+        "PC-DARTS@",
+        "chenxin061/pdarts@b880e873 genotypes",
+        "nsga-net@",
+    )
+    for row in shipped:
+        # a figure may be quoted from anywhere; a specification may not
+        if row["spec"] is not None:
+            source = row["source"].split("genotype:")[-1] if "genotype:" in row["source"] else row["source"]
+            assert not any(name in source for name in closed), row["name"]
+    assert {row["family"] for row in kept_for_tests} >= {"OFA", "FBNet", "AtomNAS", "Slimmable", "AutoSlim", "DetNAS"}
+
+
+def architecture_rows():
+    return [row for row in ROWS if "architecture" in row]
+
+
+@pytest.mark.parametrize("row", architecture_rows(), ids=lambda row: row["name"])
+def test_an_architecture_file_holds_what_its_specification_says(row):
+    imported, kept = model_config(row["spec"]), config_of(row)
+    arch = imported["backbone"].pop("arch")
+    path = kept["backbone"].pop("arch")
+    assert imported == kept
+    from search.space import Architecture, load
+
+    (part,) = load(path).parts.values()
+    assert part.architecture == Architecture(arch)
+
+
+def test_unknown_names_and_damaged_files_are_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'EfficientNet-B0'"):
+        find("EfficientNetB0")
+    path = tmp_path / "row.json"
+    for text, says in [
+        ("{", "JSON"),
+        ("[1]", "no rows"),
+        ('{"name": "x"}', "no rows"),
+        ('{"schema": 3}', "object with a schema"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=says):
+            model_config(read_rows(path)[0]["spec"])
+    with pytest.raises(ValueError, match="no file"):
+        read_rows(tmp_path / "none.json")
+    with pytest.raises(ValueError, match="'mbconv' is damaged: KeyError: 'blocks'"):
+        model_config({"schema": "mbconv", "stem": 8})
+    with pytest.raises(ValueError, match="known are"):
+        model_config({"schema": "transformer"})
+    with pytest.raises(NotBuildable, match="detection"):
+        model_config({"schema": "nas_fpn"})
+
+
+def test_a_published_backbone_by_name_by_specification_and_by_file(tmp_path):
+    row = find("mobilenetv3 small 0.75")
+    (tmp_path / "row.json").write_text(json.dumps(row))
+    built = [
+        MODELS.build(dict(type="search.published", name=row["name"], out_indices=(1, 2, 3, 4))),
+        published(spec=row["spec"], out_indices=(1, 2, 3, 4)),
+        published(spec=tmp_path / "row.json", out_indices=(1, 2, 3, 4)),
+    ]
+    assert len({tuple(model.state_dict()) for model in built}) == 1
+    assert built[0].out_strides == (4, 8, 16, 32)
+    with pytest.raises(ValueError, match="either"):
+        published()
