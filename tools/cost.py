@@ -1,4 +1,10 @@
-"""Count parameters and multiply-adds: python tools/cost.py NAME_OR_JSON [--shape 3 224 224] [--json]."""
+"""Count parameters and multiply-adds: of a published network, an architecture file, a config's model, or all published ones.
+
+python tools/cost.py NAME_OR_JSON [--shape 3 224 224] [--json]   a published network, or an architecture file
+python tools/cost.py --spec ROW.json                             rows in the published schemas
+python tools/cost.py --config CONFIG [ARCH.json]                 the model of a config
+python tools/cost.py --all                                       every published network, computed beside printed
+"""
 
 from __future__ import annotations
 
@@ -19,14 +25,17 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 ARCHS = ROOT / "backbones" / "archs"
-# the papers' networks: the input, and what --channels, --layers and --classes are unless given
+CONVENTIONS = ("macs", "macs+pool", "thop", "thop-legacy")
+# the papers' networks of DARTS cells: the input, and what --channels, --layers and --classes are unless given
 SETTINGS = {
     "cifar": {"shape": [3, 32, 32], "channels": 36, "layers": 20, "classes": 10},
     "imagenet": {"shape": [3, 224, 224], "channels": 48, "layers": 14, "classes": 1000},
 }
-EPILOG = """The whole classifier is counted: backbone, pooling, linear layer; no auxiliary head.
-Without --stem and --shape it is the published ImageNet network (48 channels, 14 cells, 1000 classes unless
-the file says otherwise); with a --shape below 64 pixels, or --stem cifar, the CIFAR one (36, 20, 10).
+EPILOG = """The whole model is counted: backbone, neck and head, or backbone, pooling, linear layer; no auxiliary head.
+A file of DARTS cells says nothing of the network around them: without --stem and --shape it is the published
+ImageNet network (48 channels, 14 cells, 1000 classes unless the file says otherwise); with a --shape below 64
+pixels, or --stem cifar, the CIFAR one (36, 20, 10).
+In --all and --spec a row is counted as its source counts unless --convention is given.
 
 exit codes: 0 success, 2 a mistake in the options or the file, said in one sentence"""
 
@@ -34,115 +43,182 @@ exit codes: 0 success, 2 a mistake in the options or the file, said in one sente
 def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing slow is imported before it has been read."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    shipped = ", ".join(sorted(file.stem for file in ARCHS.glob("*.json")))
-    parser.add_argument("architecture", nargs="?", help=f"an architecture file, or one of {shipped}")
-    parser.add_argument("--all", action="store_true", help="a table of all shipped architectures in both settings")
+    parser.add_argument("architecture", nargs="?", help="a published network's name, or an architecture file (or its stem)")
+    parser.add_argument("--all", action="store_true", help="a table of every published network")
+    parser.add_argument("--spec", metavar="FILE", help="a row, a list of rows or a specification in the published schemas")
+    parser.add_argument("--config", help="a config whose model is counted, with the architecture file if it needs one")
     parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one input image")
-    parser.add_argument("--stem", choices=list(SETTINGS), help="the layers before the first cell")
-    parser.add_argument("--channels", type=int, help="channels of the first cell's nodes")
-    parser.add_argument("--layers", type=int, help="number of cells")
-    parser.add_argument("--classes", type=int, help="outputs of the linear layer")
-    parser.add_argument("--convention", default="macs", choices=["macs", "thop-legacy"], help="how operations are counted")
+    parser.add_argument("--convention", choices=CONVENTIONS, help="how operations are counted (default: macs)")
     parser.add_argument("--json", action="store_true", help="plain counts as JSON")
+    cells = parser.add_argument_group("for files of DARTS cells")
+    cells.add_argument("--stem", choices=list(SETTINGS), help="the layers before the first cell")
+    cells.add_argument("--channels", type=int, help="channels of the first cell's nodes")
+    cells.add_argument("--layers", type=int, help="number of cells")
+    cells.add_argument("--classes", type=int, help="outputs of the linear layer")
     return parser
 
 
-def settings(args: argparse.Namespace, provenance: dict) -> dict:
-    """What the architecture leaves open: from the options, else the file's published network, else the papers'."""
+def cell_settings(args: argparse.Namespace, rows: Sequence[dict]) -> dict:
+    """What cells leave open: from the options, else the file's published network, else the papers'."""
     stem = args.stem or ("imagenet" if args.shape is None or min(args.shape[1:]) >= 64 else "cifar")
     own = {}
-    for network in provenance.get("networks", {}).values():
-        if network["backbone"]["stem"] == stem:
-            own = {key: network["backbone"][key] for key in ("channels", "layers")}
-            own |= {"classes": network["num_classes"], "shape": [3, *network["input_size"]]}
+    for row in rows:
+        backbone = row["model"]["backbone"]
+        if backbone["stem"] == stem:
+            own = {key: backbone[key] for key in ("channels", "layers")}
+            own |= {"classes": row["model"]["num_classes"], "shape": [3, *row["input_size"]]}
     given = {key: getattr(args, key) for key in SETTINGS[stem] if getattr(args, key) is not None}
     return {"stem": stem, **SETTINGS[stem], **own, **given}
 
 
-def cell_shape(file: ArchitectureFile) -> dict:
-    """Nodes of a cell, and inputs that each keeps, as the file's space has them."""
+def cells_row(file: ArchitectureFile, args: argparse.Namespace) -> dict | None:
+    """The network around an architecture file's cells; None for a file of something else."""
+    from backbones.published import read_rows
+
     if "backbone" not in file.parts:
         raise ValueError(f"{file.path} has no part 'backbone', only {', '.join(file.parts)}")
     inputs = [c for c in file.parts["backbone"].space if re.fullmatch(r"normal/n\d+/inputs", c.name)]
     if not inputs:
-        raise ValueError(f"{file.path} is no architecture of cells, which is what this tool builds and counts")
-    return {"nodes": len(inputs), "keep": inputs[0].k}
+        return None
+    chosen = cell_settings(args, read_rows(file.path))
+    backbone = {"type": "search.CellNet", **{key: chosen[key] for key in ("channels", "layers", "stem")}}
+    backbone |= {"nodes": len(inputs), "keep": inputs[0].k}
+    return {
+        "name": Path(file.path).stem,
+        "architecture": file.path,
+        "model": {"type": "search.ImageClassifier", "num_classes": chosen["classes"], "backbone": backbone},
+        "input_size": chosen["shape"][1:],
+        "settings": chosen,
+    }
 
 
-def cost_of(name: str, args: argparse.Namespace) -> dict:
-    """Counts of one architecture, with the settings they hold for."""
+def rows_of(args: argparse.Namespace) -> list[dict]:
+    """The rows that the options ask for."""
+    from backbones import published
     from search import space
-    from search.cost import count
+    from search.engine.config import load as load_config
+
+    if args.all:
+        return list(published.rows())
+    if args.spec:
+        return published.read_rows(args.spec)
+    if args.config:
+        model = load_config(args.config).model.to_dict()
+        if args.architecture:
+            model["backbone"]["arch"] = args.architecture
+        if args.shape is None:
+            raise ValueError("--config needs the input: give --shape C H W")
+        return [{"name": Path(args.config).stem, "config": model}]
+    shipped = ARCHS / f"{args.architecture.lower().replace('-', '_')}.json"
+    path = shipped if shipped.is_file() else Path(args.architecture)
+    if path.suffix != ".json":
+        return [published.find(args.architecture)]
+    rows = published.read_rows(path)
+    if not rows or "architecture" in rows[0]:
+        cells = cells_row(space.load(path), args)
+        rows = [cells] if cells else rows
+    if not rows:
+        raise ValueError(f"{path} doesn't say what it is a part of: give --config CONFIG {path} --shape C H W")
+    return rows
+
+
+def result_of(row: dict, args: argparse.Namespace) -> dict:
+    """The counts of one row; what can't be counted has a `missing` sentence in their place."""
+    from backbones import published
+    from backbones.spec import NotBuildable
+    from search.cost.published import counted
     from search.registry import MODELS
 
-    path = ARCHS / f"{name.lower().replace('-', '_')}.json"
-    if not path.is_file() and not Path(name).exists():
-        shipped = ", ".join(sorted(file.stem for file in ARCHS.glob("*.json")))
-        raise ValueError(f"{name!r} is no architecture file and none of the shipped ones: {shipped}")
-    file = space.load(path if path.is_file() else name)
-    chosen = settings(args, file.provenance)
-    model = {
-        "type": "search.ImageClassifier",
-        "num_classes": chosen["classes"],
-        "backbone": {
-            "type": "search.CellNet",
-            "arch": file.path,
-            **{key: chosen[key] for key in ("channels", "layers", "stem")},
-            **cell_shape(file),
-        },
-    }
-    cost = count(lambda: MODELS.build(model), tuple(chosen.pop("shape")), convention=args.convention)
-    return {
-        "name": path.stem if path.is_file() else name,
-        "params": cost.params,
-        "macs": cost.macs,
-        "input_size": list(cost.input_size),
-        "convention": cost.convention,
-        **chosen,
-    }
+    size = [3, *(row.get("input_size") or (224, 224))] if args.shape is None else args.shape
+    try:
+        config = published.config_of(row) if "config" not in row else row["config"]
+        result = counted(row, lambda: MODELS.build(config), size, args.convention)
+    except NotBuildable as error:
+        if not args.all:
+            raise
+        printed = {key: row["published_as"].get(name) for key, name in (("params", "params"), ("macs", "madds"))}
+        return {
+            "name": row["name"],
+            "family": row["family"],
+            "params": None,
+            "macs": None,
+            "input_size": row.get("input_size"),
+            "convention": None,
+            "published": {key: value for key, value in printed.items() if value},
+            "missing": str(error),
+        }
+    if not row.get("input_size") and args.shape is None:
+        result["remarks"].append("the source doesn't say the input size: 224x224 assumed")
+    return {**result, **row.get("settings", {})} | {"input_size": result["input_size"]}
 
 
-def show(rows: list[dict]) -> None:
-    """One table; the convention under it."""
+def show(results: list[dict]) -> None:
+    """One table, and what its words mean."""
     from rich.console import Console
     from rich.table import Table
 
-    from search.cost import CONVENTIONS
+    from search.cost import CONVENTIONS, PARAMS
 
     table = Table()
-    for column in ("architecture", "input", "network", "params (M)", "MACs (M)"):
-        table.add_column(column, justify="right" if column.endswith("(M)") else "left")
-    for row in rows:
-        table.add_row(
-            row["name"],
-            "x".join(map(str, row["input_size"])),
-            f"{row['stem']} stem, {row['channels']} channels, {row['layers']} cells, {row['classes']} classes",
-            f"{row['params'] / 1e6:.4f}",
-            f"{row['macs'] / 1e6:.2f}",
-        )
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    for column in ("network", "input", "params (M)", "printed", "", "MACs (M)", "printed", "", "counted as", "remarks"):
+        table.add_column(column, justify="right" if column in ("params (M)", "MACs (M)", "printed") else "left")
+    for result in results:
+        cells = [result["name"], "x".join(map(str, (result["input_size"] or [])[-2:]))]
+        for figure, digits in (("params", 4), ("macs", 2)):
+            value = result[figure]
+            cells += ["-" if value is None else f"{value / 1e6:.{digits}f}", result["published"].get(figure, "-")]
+            cells.append(verdict(result, figure))
+        if "missing" in result:
+            cells += ["-", result["missing"]]
+        else:
+            params_by = "" if result["params_convention"] == "all" else f", params {result['params_convention']}"
+            cells += [result["convention"] + params_by, "; ".join(result["remarks"])]
+        table.add_row(*cells)
+    console = Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
-    console.print(f"{rows[0]['convention']}: {CONVENTIONS[rows[0]['convention']]}")
+    used = {result["convention"] for result in results} - {None}
+    for name in sorted(used):
+        console.print(f"{name}: {CONVENTIONS[name]}")
+    for name in sorted({result.get("params_convention", "all") for result in results} - {"all"}):
+        console.print(f"params {name}: {PARAMS[name]}")
+    if len(results) > 1:
+        console.print(summary(results))
+
+
+def verdict(result: dict, figure: str) -> str:
+    """A status in words, with the difference where there is one."""
+    status = result.get("status", {}).get(figure)
+    if status is None or status == "exact":
+        return status or ""
+    return f"{status} {100 * result['difference'][figure]:+.2f} %"
+
+
+def summary(results: list[dict]) -> str:
+    """How many figures agree, and how many rows couldn't be built."""
+    words: dict[str, int] = {}
+    for result in results:
+        for status in result.get("status", {}).values():
+            words[status] = words.get(status, 0) + 1
+    missing = sum("missing" in result for result in results)
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(words.items()))
+    return f"{len(results)} rows; printed figures: {counts}; {missing} rows not built, each with its reason"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.all == (args.architecture is not None):
-        parser.error("give one architecture, or --all")
+    asked = [args.all, args.spec is not None, args.config is not None or args.architecture is not None]
+    if sum(asked) != 1:
+        parser.error("give one of: a network or an architecture, --spec FILE, --config CONFIG, --all")
     from search.engine import command
 
     def action() -> int:
-        if args.all:
-            names = sorted(file.stem for file in ARCHS.glob("*.json"))
-            stems = [args.stem] if args.stem else list(SETTINGS)
-            each = [argparse.Namespace(**{**vars(args), "stem": stem}) for stem in stems]
-            rows = [cost_of(name, setting) for name in names for setting in each]
-            print(json.dumps(rows, indent=1)) if args.json else show(rows)
+        results = [result_of(row, args) for row in rows_of(args)]
+        if args.json:
+            print(json.dumps(results if args.all or len(results) > 1 else results[0], indent=1))
         else:
-            row = cost_of(args.architecture, args)
-            print(json.dumps(row, indent=1)) if args.json else show([row])
+            show(results)
         return 0
 
     return command.guarded(action)

@@ -1,12 +1,17 @@
 """Parameters and multiply-adds of any built model, at any input size, counted on the meta device.
 
-Conventions (``CONVENTIONS``):
+How operations are counted (``CONVENTIONS``):
 - ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not counted.
+- ``macs+pool``: plus the elements that global average pools read, in squeeze-excitations and before the
+  classifier (AtomNAS, AutoNL, FBNet's zoo).
+- ``thop``: what ``thop`` prints today: plus 4 an element of a batch norm, 1 of an average pool's output, and for
+  a global one its input and output (Accel-NASBench).
 - ``thop-legacy``: what early versions of ``thop`` (November 2018 to March 2019) printed, which some papers
-  quote (P-DARTS 557 M, PC-DARTS 597 M): the above plus, per element of its output, 2 for a batch norm, 1 for
-  a ReLU, 2 for a max pool and 3 for an average pool.
-Parameters are weights, biases and affine parameters of norms, not buffers; each shared parameter once.
-Auxiliary heads (submodules whose class says ``auxiliary_head = True``) are counted in neither.
+  quote (P-DARTS 557 M, PC-DARTS 597 M): plus, per element of its output, 2 for a batch norm, 1 for a ReLU, 2
+  for a max pool and 3 for an average pool.
+How parameters are counted (``PARAMS``): ``all`` weights, biases and affine parameters of norms, not buffers, each
+shared parameter once; or without some of them, as papers do. Auxiliary heads (submodules whose class says
+``auxiliary_head = True``) are counted in neither, save by ``with auxiliary``.
 
 Why the meta device: no memory and no arithmetic, and on real CPU tensors fused attention would count nothing.
 """
@@ -19,25 +24,25 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 CONVENTIONS: Mapping[str, str] = {
     "macs": "multiply-adds (one counts one) of convolutions and matrix products, without auxiliary heads",
+    "macs+pool": "macs, plus the elements that global average pools read",
+    "thop": "macs, plus 4 an element of batch norms, 1 of average pools, input and output of global ones",
     "thop-legacy": "macs, plus 2 an element of batch norms, 1 of ReLUs, 2 of max pools, 3 of average pools",
 }
-_ATEN = torch.ops.aten
-# operations per element of the output, in eval mode; a global average pool runs as a mean
-_LEGACY_ELEMENTS: Mapping[Any, int] = {
-    _ATEN.native_batch_norm: 2,
-    _ATEN._native_batch_norm_legit_no_training: 2,
-    _ATEN.relu: 1,
-    _ATEN.relu_: 1,
-    _ATEN.max_pool2d_with_indices: 2,
-    _ATEN.avg_pool2d: 3,
-    _ATEN._adaptive_avg_pool2d: 3,
-    _ATEN.mean: 3,
+PARAMS: Mapping[str, str] = {
+    "all": "weights, biases and affine parameters of norms",
+    "without norms": "weights and biases",
+    "weights": "weights of convolutions and linear layers",
+    "with auxiliary": "all, and those of auxiliary heads",
 }
+_ATEN = torch.ops.aten
+_NORMS = (_ATEN.native_batch_norm, _ATEN._native_batch_norm_legit_no_training)
+_GLOBAL_POOLS = (_ATEN._adaptive_avg_pool2d, _ATEN.mean)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Cost:
     macs: int
     input_size: tuple[int, ...]
     convention: str
+    params_convention: str = "all"
 
 
 class _HostScalars(TorchFunctionMode):
@@ -84,9 +90,12 @@ def copy_to_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo).to("meta")
 
 
-def count_params(model: nn.Module) -> int:
-    """Number of parameters, shared ones once, without those that only auxiliary heads hold."""
-    return sum({id(parameter): parameter.numel() for parameter in _counted_parameters(model)}.values())
+def count_params(model: nn.Module, convention: str = "all") -> int:
+    """Number of parameters, shared ones once; ValueError for an unknown ``convention``."""
+    if convention not in PARAMS:
+        raise ValueError(f"parameter convention {convention!r}: known are {', '.join(PARAMS)}.")
+    counted = _counted_parameters(model, convention)
+    return sum({id(parameter): parameter.numel() for parameter in counted}.values())
 
 
 def count(
@@ -94,13 +103,14 @@ def count(
     input_size: tuple[int, ...],
     forward: Callable[[nn.Module, Tensor], Any] | None = None,
     convention: str = "macs",
+    params: str = "all",
 ) -> Cost:
     """Count a model, or what a builder builds.
 
     ``input_size``: (C, H, W) of one input. ``forward(model, x)`` runs it on x [1, C, H, W]; by default
     ``model(x)``. It runs in eval mode and without gradients; running statistics and random states stay as
-    they are. ValueError for an unknown ``convention`` or an input size that isn't made of positive whole
-    numbers.
+    they are. ``convention`` and ``params`` are names of ``CONVENTIONS`` and ``PARAMS``. ValueError for an unknown
+    one or an input size that isn't made of positive whole numbers.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention={convention!r}: known are {', '.join(CONVENTIONS)}.")
@@ -110,9 +120,7 @@ def count(
     meta = copy_to_meta(model) if isinstance(model, nn.Module) else build_on_meta(model)
     meta.eval()
     x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
-    extra = _LEGACY_ELEMENTS if convention == "thop-legacy" else {}
-    formulas = {operation: _per_element(factor) for operation, factor in extra.items()}
-    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas(convention))
     with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
         if forward is None:
             meta(x)
@@ -120,7 +128,7 @@ def count(
             forward(meta, x)
     flops = counter.get_total_flops() - left_out[0]
     assert flops % 2 == 0, "a multiply-add counts two"
-    return Cost(count_params(meta), flops // 2, input_size, convention)
+    return Cost(count_params(meta, params), flops // 2, input_size, convention, params)
 
 
 def is_auxiliary(module: nn.Module) -> bool:
@@ -128,11 +136,15 @@ def is_auxiliary(module: nn.Module) -> bool:
     return bool(getattr(type(module), "auxiliary_head", False))
 
 
-def _counted_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    yield from module.parameters(recurse=False)
+def _counted_parameters(module: nn.Module, convention: str) -> Iterator[nn.Parameter]:
+    norm = isinstance(module, _NormBase | nn.GroupNorm | nn.LayerNorm)
+    if convention in ("all", "with auxiliary") or not norm:
+        for name, parameter in module.named_parameters(recurse=False):
+            if convention != "weights" or name != "bias":
+                yield parameter
     for child in module.children():
-        if not is_auxiliary(child):
-            yield from _counted_parameters(child)
+        if convention == "with auxiliary" or not is_auxiliary(child):
+            yield from _counted_parameters(child, convention)
 
 
 def _dtype(model: nn.Module) -> torch.dtype:
@@ -161,11 +173,32 @@ def _left_out(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]
             handle.remove()
 
 
-def _per_element(factor: int) -> Callable[..., int]:
-    def operations(*_: Any, out_val: Any, **__: Any) -> int:
+def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
+    """What each operation adds to a convention's count, called by the counter with real (meta) tensors."""
+    if convention == "macs+pool":
+        return dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x))
+    if convention == "thop":
+        return {
+            **dict.fromkeys(_NORMS, _elements(lambda x, y: 4 * y)),
+            **dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x + y)),
+            _ATEN.avg_pool2d: _elements(lambda x, y: y),
+        }
+    if convention == "thop-legacy":
+        return {
+            **dict.fromkeys((*_NORMS, _ATEN.max_pool2d_with_indices), _elements(lambda x, y: 2 * y)),
+            **dict.fromkeys((_ATEN.relu, _ATEN.relu_), _elements(lambda x, y: y)),
+            **dict.fromkeys((*_GLOBAL_POOLS, _ATEN.avg_pool2d), _elements(lambda x, y: 3 * y)),
+        }
+    return {}
+
+
+def _elements(formula: Callable[[int, int], int]) -> Callable[..., int]:
+    """A counter's formula from one in the elements of an operation's input and output."""
+
+    def operations(x: Tensor, *_: Any, out_val: Any, **__: Any) -> int:
         output = out_val[0] if isinstance(out_val, tuple | list) else out_val
         # the counter's unit is half a multiply-add
-        return 2 * factor * int(output.numel())
+        return 2 * formula(int(x.numel()), int(output.numel()))
 
     # asks the counter for tensors in place of their shapes
     operations._get_raw = True  # type: ignore[attr-defined]

@@ -94,8 +94,8 @@ LATER: dict[str, frozenset[str]] = {
     "CheckpointHook": _words("save_optimizer save_param_scheduler meta"),
     "EMAHook": _words("momentum gamma interval device update_buffers"),
 }
-# settings that go to a function of torch as they are
-FREE = _words("loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg")
+# settings that go to a function of torch as they are; a chain's blocks (backbones/blocks.py), which check their own
+FREE = _words("loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg stages last")
 
 # arguments of torch's clipping functions; of the optimiser wrapper's also which of the two is called
 CLIPPING = {

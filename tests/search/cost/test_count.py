@@ -41,6 +41,25 @@ def test_legacy_convention_by_hand():
     assert count(small, (3, 32, 32), convention="thop-legacy").macs == MACS + extra
 
 
+def test_pool_convention_by_hand():
+    # the global pool reads 8x4x4; the other pools aren't global
+    assert count(small, (3, 32, 32), convention="macs+pool").macs == MACS + 8 * 16
+
+
+def test_thop_convention_by_hand():
+    # batch norm 4 on 8x16x16, average pool its output of 8x4x4, the global one its 8x16 in and 8 out
+    assert count(small, (3, 32, 32), convention="thop").macs == MACS + 4 * 8 * 256 + 8 * 16 + 8 * 17
+
+
+@pytest.mark.parametrize(
+    ("convention", "params"),
+    [("all", PARAMS), ("with auxiliary", PARAMS), ("without norms", PARAMS - 16), ("weights", PARAMS - 16 - 8 - 5)],
+)
+def test_parameter_conventions_by_hand(convention, params):
+    cost = count(small, (3, 32, 32), params=convention)
+    assert (cost.params, cost.params_convention) == (params, convention)
+
+
 @pytest.mark.parametrize(
     "channels, layers, stem, classes, size, macs, legacy",
     [(36, 20, "cifar", 10, 32, 528.36, 547.16), (48, 14, "imagenet", 1000, 224, 529.91, 544.27)],
