@@ -20,8 +20,9 @@ class ImageClassifier(BaseModel):
     ``backbone``: config of a module that returns a tuple of feature maps and tells their channels in
     ``out_channels``; ``num_classes``: K, written by the task adapter from the data; ``hidden``: a linear layer
     before the last one, as MobileNetV3 has, given by its ``channels``, ``activation`` (by default "hardswish")
-    and ``bias`` (True); ``dropout`` before the last layer; ``label_smoothing``: of both losses; ``aux_weight``: weight of the loss on the backbone's auxiliary logits
-    (``backbone.aux_logits``, set in training mode), which needs a backbone built with ``auxiliary=True``.
+    and ``bias`` (True); ``dropout`` before the last layer; ``bias`` of the last layer; ``label_smoothing``: of both losses;
+    ``aux_weight``: weight of the loss on the backbone's auxiliary logits (``backbone.aux_logits``, set in training mode),
+    which needs a backbone built with ``auxiliary=True``.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ImageClassifier(BaseModel):
         num_classes: int,
         hidden: dict | None = None,
         dropout: float = 0.0,
+        bias: bool = True,
         label_smoothing: float = 0.0,
         aux_weight: float = 0.0,
         data_preprocessor: dict | nn.Module | None = None,
@@ -56,7 +58,7 @@ class ImageClassifier(BaseModel):
             self.hidden = _hidden(channels, **hidden)
             channels = hidden["channels"]
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels, num_classes)
+        self.head = nn.Linear(channels, num_classes, bias=bias)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of images [B, C, H, W]."""

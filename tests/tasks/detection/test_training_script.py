@@ -1,0 +1,132 @@
+"""mmdet's own tools/train.py and inferencer run a backbone of ours: a config names it, nothing else is needed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("mmdet")
+
+import tasks.detection  # noqa: F401
+from search.registry import MODELS
+from tests.tasks.detection.test_downstream import retinanet
+from tests.tasks.families import FAMILIES
+from tests.tasks.scripts import python, tool, write_config
+
+SIZE = (64, 96)
+CLASSES = ("square", "dot")
+# the last level that isn't trained, and the prefixes of what belongs to it
+FROZEN, FROZEN_PARTS = 1, ("stem.", "stages.0.", "stages.1.")
+SCRIPT = """
+import sys
+import torch
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+
+config, checkpoint, image = sys.argv[1:]
+inferencer = DetInferencer(config, checkpoint, device="cpu", show_progress=False)
+found = inferencer(image, no_save_vis=True)["predictions"][0]
+assert 0 < len(found["bboxes"]) <= 10, found
+again = inference_detector(init_detector(config, checkpoint, device="cpu"), image)
+torch.testing.assert_close(again.pred_instances.bboxes, torch.tensor(found["bboxes"]))
+print("INFERRED")
+"""
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Four images with a box each, in COCO's layout."""
+    (tmp_path / "images").mkdir()
+    images, annotations = [], []
+    for i in range(4):
+        pixels = np.full((*SIZE, 3), 40 * i, np.uint8)
+        x, y, side = 8 + 4 * i, 6, 32
+        pixels[y : y + side, x : x + side] = 255
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        images.append(dict(id=i, file_name=f"{i}.png", height=SIZE[0], width=SIZE[1]))
+        box = dict(id=i + 1, image_id=i, category_id=i % 2 + 1, bbox=[x, y, side, side], area=side**2, iscrowd=0)
+        annotations.append(box)
+    categories = [dict(id=k + 1, name=name) for k, name in enumerate(CLASSES)]
+    data = dict(images=images, annotations=annotations, categories=categories)
+    (tmp_path / "instances.json").write_text(json.dumps(data))
+    return tmp_path
+
+
+def config(folder, backbone: dict, in_channels: list[int]) -> dict:
+    """A RetinaNet on the images, as an mmdet config that trains for two iterations and then validates."""
+    model = retinanet(backbone, in_channels)
+    model["bbox_head"]["num_classes"] = len(CLASSES)
+
+    def loader(*more: dict, **settings) -> dict:
+        pipeline = [
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadAnnotations", with_bbox=True),
+            dict(type="Resize", scale=SIZE[::-1], keep_ratio=True),
+            *more,
+        ]
+        dataset = dict(
+            type="CocoDataset",
+            data_root=str(folder),
+            ann_file="instances.json",
+            data_prefix=dict(img="images/"),
+            metainfo=dict(classes=CLASSES),
+            pipeline=pipeline,
+            **settings,
+        )
+        shuffle = not settings.get("test_mode", False)
+        return dict(batch_size=2, num_workers=0, sampler=dict(type="DefaultSampler", shuffle=shuffle), dataset=dataset)
+
+    meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    validation = loader(dict(type="PackDetInputs", meta_keys=meta_keys), test_mode=True)
+    evaluator = dict(type="CocoMetric", ann_file=str(folder / "instances.json"), metric="bbox")
+    return dict(
+        default_scope="mmdet",
+        custom_imports=dict(imports=["backbones", "tasks.detection"], allow_failed_imports=False),
+        model=model,
+        train_dataloader=loader(dict(type="RandomFlip", prob=0.5), dict(type="PackDetInputs")),
+        val_dataloader=validation,
+        test_dataloader=validation,
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
+        train_cfg=dict(type="EpochBasedTrainLoop", max_epochs=1, val_interval=1),
+        val_cfg=dict(type="ValLoop"),
+        test_cfg=dict(type="TestLoop"),
+        optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01, momentum=0.9)),
+        default_hooks=dict(logger=dict(type="LoggerHook", interval=1), checkpoint=dict(type="CheckpointHook", interval=1)),
+        custom_hooks=[dict(type="EMAHook", momentum=0.5)],
+        visualizer=dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")]),
+        randomness=dict(seed=0),
+    )
+
+
+def test_mmdet_trains_validates_and_infers(coco):
+    torch.manual_seed(0)
+    source = MODELS.build(FAMILIES["efficientnet"])
+    # statistics that a batch would move
+    pretrained = {name: x + 0.1 if name.endswith("running_mean") else x for name, x in source.state_dict().items()}
+    torch.save(dict(state_dict=pretrained), coco / "pretrained.pth")
+    init_cfg = dict(type="Pretrained", checkpoint=str(coco / "pretrained.pth"))
+    backbone = dict(FAMILIES["efficientnet"], frozen_stages=FROZEN, init_cfg=init_cfg)
+    file = write_config(coco / "config.py", config(coco, backbone, list(source.out_channels)))
+
+    out = python(tool("mmdet", "train"), file, "--work-dir", coco / "work", cwd=coco)
+    assert "bbox_mAP" in out
+    log = next((coco / "work").glob("*/vis_data/scalars.json")).read_text().splitlines()
+    losses = [entry["loss"] for entry in map(json.loads, log) if "loss" in entry]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+
+    saved = torch.load(coco / "work" / "epoch_1.pth", weights_only=False)
+    for state in (saved["state_dict"], {k.removeprefix("module."): v for k, v in saved["ema_state_dict"].items()}):
+        trained = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}
+        assert trained.keys() == pretrained.keys()
+        moved = {name for name, x in trained.items() if not torch.equal(x, pretrained[name])}
+        assert not [name for name in moved if name.startswith(FROZEN_PARTS)]
+        # weights and statistics of all that comes after, but for a bias of which one step's gradient is nothing
+        rest = {name for name in trained if not name.startswith(FROZEN_PARTS)}
+        assert {name for name in rest if name.endswith(("weight", "running_mean"))} <= moved
+
+    script = coco / "infer.py"
+    script.write_text(SCRIPT)
+    out = python(script, file, coco / "work" / "epoch_1.pth", coco / "images" / "1.png", cwd=coco)
+    assert "INFERRED" in out
