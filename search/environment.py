@@ -29,7 +29,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "detection": ("onedl-mmdetection", "onedl-mmcv"),
     "segmentation": ("onedl-mmsegmentation", "onedl-mmcv"),
     "ray": (),
-    "dev": (),
+    "export": (),
+    "dev": ("onedl-mmdetection", "onedl-mmsegmentation", "onedl-mmcv"),
 }
 
 

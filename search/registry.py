@@ -14,7 +14,8 @@ def _child(parent: mm.Registry, *locations: str) -> mm.Registry:
     return mm.Registry(parent.name, parent=parent, scope=SCOPE, locations=list(locations))
 
 
-MODELS = _child(mm.MODELS, "backbones", _CLASSIFICATION)
+# models of mmdet and mmseg may be named too, and need operations that mmcv may lack
+MODELS = _child(mm.MODELS, "backbones", _CLASSIFICATION, "tasks.mm_ops")
 DATASETS = _child(mm.DATASETS, _CLASSIFICATION)
 TRANSFORMS = _child(mm.TRANSFORMS, _CLASSIFICATION)
 METRICS = _child(mm.METRICS, _CLASSIFICATION)

@@ -28,14 +28,16 @@ RULES = {
     "search.cost": ("search.space", "search.supernet", "torch"),
     "search.strategies": ("search.space", "search.supernet", "search.cost", "torch"),
     "search.engine": ("search", "torch", "torchvision", "numpy", "scipy", "rich", "mmengine"),
+    "search.export": ("search.cost", "torch", "torchvision", "onnxruntime"),
     "search.report": ("search.space", "matplotlib", "networkx", "jinja2", "markupsafe"),
     "search.registry": ("search.environment", "mmengine"),
     "search.testing": ("search", "torch", "numpy", "pytest", "mmengine"),
-    "backbones": ("search.space", "search.supernet", "search.registry", "torch", "torchvision", "mmengine"),
+    "backbones": ("search.space", "search.supernet", "search.registry", "torch", "torchvision", "mmengine", "networkx"),
     "tasks": (),
     "tasks.classification": ("search", "torch", "torchvision", "numpy", "PIL", "sklearn", "mmengine"),
-    "tasks.detection": ("search", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmdet"),
-    "tasks.segmentation": ("search", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmseg"),
+    "tasks.mm_ops": ("torch", "torchvision", "mmcv"),
+    "tasks.detection": ("search", "tasks.mm_ops", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmdet"),
+    "tasks.segmentation": ("search", "tasks.mm_ops", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmseg"),
 }
 
 
