@@ -18,11 +18,14 @@ class LightNonLocal(nn.Module):
     """x + norm(depthwise(theta(x) phi(x)^T g(x) / positions)), without 1x1 convolutions (paper, eq. 4).
 
     theta and phi are the first `ratio` of the channels, phi and g are taken every `step` pixels; the products are done in
-    the order of fewer multiply-adds. The norm's scale starts at zero, so the block starts as the identity.
+    the order of fewer multiply-adds. The norm's scale starts at zero, so the block starts as the identity. ValueError for a
+    ratio that isn't above 0 and up to 1, and a step that isn't a positive whole number.
     """
 
     def __init__(self, channels: int, ratio: float, step: int) -> None:
         super().__init__()
+        if not 0 < ratio <= 1 or not isinstance(step, int) or step < 1:
+            raise ValueError(f"ratio={ratio} must be a share of the channels, and step={step} a positive whole number")
         self.inner = int(ratio * channels)
         self.step = step
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)

@@ -46,7 +46,12 @@ def make_block(c_in: int, c_out: int, stride: int, type: str, **settings) -> nn.
 
 
 def round_channels(channels: float, divisor: int = 8, least: float = 0.9) -> int:
-    """The nearest multiple of `divisor`, at least it, and never below the share `least` of `channels` (MobileNet's rule)."""
+    """The nearest multiple of `divisor`, at least it, and never below the share `least` of `channels` (MobileNet's rule).
+
+    ValueError for channels that aren't a positive number.
+    """
+    if not channels > 0:
+        raise ValueError(f"{channels} channels can't be rounded to a multiple of {divisor}: give a positive number")
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < least * channels else rounded
 
@@ -62,7 +67,13 @@ def conv(
     dilation: int = 1,
     bias: bool = False,
 ) -> nn.Sequential:
-    """Convolution that keeps H / stride, by default without bias, batch norm, activation (none for "identity")."""
+    """Convolution that keeps H / stride, by default without bias, batch norm, activation (none for "identity").
+
+    ValueError for numbers that aren't positive and whole, and for an unknown activation.
+    """
+    for name, number in dict(c_in=c_in, c_out=c_out, kernel=kernel, stride=stride, groups=groups, dilation=dilation).items():
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ValueError(f"{name}={number!r} of a convolution must be a positive whole number")
     return Conv2dNormActivation(
         c_in,
         c_out,

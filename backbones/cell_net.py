@@ -44,6 +44,8 @@ class Cell(nn.Module):
         keep: int,
         affine: bool,
         partial: int,
+        plan: str,
+        memory: str,
     ) -> None:
         super().__init__()
         align = FactorizedReduce if after_reduction else ReLUConvNorm
@@ -58,6 +60,8 @@ class Cell(nn.Module):
             keep=keep,
             stride=2 if reduction else 1,
             partial_channels=partial,
+            plan=plan,
+            memory=memory,
         )
         self.out_channels = nodes * channels
 
@@ -133,7 +137,7 @@ class CellBackbone(FeatureBackbone):
             raise ValueError(f"an auxiliary head after cell {aux_after} needs more cells than {len(widths)}")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path} is not a probability below 1")
-        if not all(0 <= r < len(widths) for r in reductions) or sorted(set(reductions)) != list(reductions):
+        if sorted(set(reductions) & set(range(len(widths)))) != list(reductions):
             raise ValueError(f"reductions={reductions} must be rising indices of the {len(widths)} cells")
         self.drop_path = drop_path
         self.stem0, self.stem1 = _stem(stem, c_stem)
@@ -201,6 +205,8 @@ class CellNet(CellBackbone):
         nodes, keep: intermediate nodes of a cell, and the inputs each keeps when derived.
         affine: norms with scale and shift (derived networks); without, pools are normalised too (search).
         partial: K of partial channels while searching; a derived network uses all channels.
+        plan: how the supernet's cells are executed: "reference", or "batched", the same mathematics in fewer passes and bytes.
+        memory: what the batched plan keeps for backward: "fast", "balanced" or "small" (search/supernet/batched.py).
         auxiliary: an auxiliary classifier of `num_classes` after the cell at 2 * layers // 3. In training mode a forward
             leaves its logits in `aux_logits` (None otherwise).
         drop_path: probability of dropping a path of a derived network at the end of training, see `set_progress`.
@@ -224,6 +230,8 @@ class CellNet(CellBackbone):
         keep: int = 2,
         affine: bool = True,
         partial: int = 1,
+        plan: str = "reference",
+        memory: str = "fast",
         auxiliary: bool = False,
         num_classes: int | None = None,
         drop_path: float = 0.0,
@@ -238,7 +246,7 @@ class CellNet(CellBackbone):
         self.affine = affine
         with reading(part, arch) as pick:
             self._assemble(
-                bind(Cell, pick, nodes=nodes, keep=keep, affine=affine, partial=partial),
+                bind(Cell, pick, nodes=nodes, keep=keep, affine=affine, partial=partial, plan=plan, memory=memory),
                 doubling(channels, layers, reductions),
                 channels * (stem_multiplier or (3 if stem == "cifar" else 1)),
                 stem=stem,

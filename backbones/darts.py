@@ -78,6 +78,9 @@ def genotype_cell(
     """
     if not edges:
         raise ValueError(f"a cell without edges can't concatenate {list(concat)}")
+    states = [*concat, *(state for _, *numbers in edges for state in numbers)]
+    if fractions := [state for state in states if not isinstance(state, int)]:
+        raise ValueError(f"states of a cell have whole numbers, unlike {fractions[0]!r}")
     if min(concat, default=0) < 2 or len(set(concat)) < len(concat):
         raise ValueError(f"concat={list(concat)} must name different nodes, from 2 on")
     by_node: dict[int, list[tuple[int, str]]] = {node: [] for node in concat}

@@ -186,7 +186,7 @@ class ENASMacro(FeatureBackbone):
         super().__init__(init_cfg=init_cfg)
         layers = len(per_layer)
         reductions = (layers // 3 - 1, 2 * (layers // 3) - 1) if reductions is None else tuple(reductions)
-        if not all(0 <= r < layers - 1 for r in reductions) or sorted(set(reductions)) != list(reductions):
+        if sorted(set(reductions) & set(range(layers - 1))) != list(reductions):
             raise ValueError(f"reductions={reductions} must be rising indices of layers before the last of {layers}")
         for i, (op, *skips) in enumerate(per_layer):
             if op not in range(len(MACRO_KERNELS)):

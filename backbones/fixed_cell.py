@@ -28,7 +28,7 @@ class FixedDag(nn.Module):
     def __init__(self, nodes: Sequence[Sequence[tuple[int, nn.Module]]]) -> None:
         super().__init__()
         for node, edges in enumerate(nodes, 2):
-            if not edges or not all(0 <= source < node for source, _ in edges):
+            if not edges or not all(source in range(node) for source, _ in edges):
                 raise ValueError(f"node {node} reads states {[source for source, _ in edges]}: give it states 0 to {node - 1}")
         self.sources = [tuple(source for source, _ in edges) for edges in nodes]
         self.nodes = nn.ModuleList(nn.ModuleList(operation for _, operation in edges) for edges in nodes)
@@ -75,7 +75,7 @@ class FixedCell(nn.Module):
         after: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if not ends or not all(0 <= state < 2 + len(nodes) for state in ends):
+        if not ends or not all(state in range(2 + len(nodes)) for state in ends):
             raise ValueError(f"a cell of states 0 to {1 + len(nodes)} can't concatenate {list(ends)}")
         self.preprocess0, self.preprocess1 = align
         self.dag = FixedDag(nodes)

@@ -47,8 +47,9 @@ def mbconv(spec: Mapping) -> dict:
     """`blocks` as [repeat, kernel, stride, expand, in, out, squeeze ratio of the block's input], with multipliers.
 
     `width_mult` scales channels, in `scaling` networks (EfficientNet) the last convolution too and `depth_mult` the repeats;
-    `stem_scaled`, `head_scaled` say so otherwise. `fused_stages` have fused blocks. `activation`: where a row doesn't say,
-    "silu" in scaled and fused networks, "relu" in others with squeeze-excitation, else "relu6".
+    `stem_scaled`, `head_scaled` say so otherwise. `fused_stages` have fused blocks. `drop`: dropout before the classifier.
+    `activation`: where a row doesn't say, "silu" in scaled and fused networks, "relu" in others with squeeze-excitation, else
+    "relu6".
     """
     if match := _SCALED_V2.fullmatch(spec.get("ref", "")):
         width, depth, *_ = EFFICIENTNET[match[1]]
@@ -89,7 +90,7 @@ def mbconv(spec: Mapping) -> dict:
         activation=activation,
         drop_path=0.2 if efficient else 0.0,
     )
-    return classifier(backbone, spec)
+    return classifier(backbone, spec, dropout=spec.get("drop") or 0.0)
 
 
 def efficientnet(name: str) -> dict:

@@ -156,7 +156,7 @@ class NASNet(FeatureBackbone):
         reductions = (num_cells // 3, 2 * num_cells // 3) if reductions is None else tuple(reductions)
         if stem not in ("imagenet", "cifar"):
             raise ValueError(f"stem={stem!r} is neither imagenet nor cifar")
-        if not all(0 <= r < num_cells for r in reductions) or sorted(set(reductions)) != list(reductions):
+        if sorted(set(reductions) & set(range(num_cells))) != list(reductions):
             raise ValueError(f"reductions={reductions} must be rising indices of the {num_cells} cells")
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path={drop_path} is not a probability below 1")

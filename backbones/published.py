@@ -11,13 +11,15 @@ independent count (`check`), `source`, `licence` and `notes`.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -26,12 +28,37 @@ from search import space
 from search.registry import MODELS
 
 FORMAT = "visnas-published"
+VERSION = 1
 ARCHS = Path(__file__).parent / "archs"
 # rows whose specification came from a source without a free licence aren't shipped: only the tests have them
 FOLDERS = (ARCHS, Path(__file__).resolve().parents[1] / "tests" / "data" / "published")
 
 # what a count had to assume because the specification is silent, in the row's words -> in the schema's
 ASSUMED: Mapping[str, Mapping] = {"biases of first/last convs and fc assumed": {"biases": True}}
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(n, int) and n > 0 for n in value)
+
+
+def _is_print(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(text is None or isinstance(text, str) for text in value.values())
+
+
+def _is_check(value: Any) -> bool:
+    inferred = value.get("inferred", []) if isinstance(value, Mapping) else None
+    return isinstance(inferred, list) and all(isinstance(rule, str) for rule in inferred)
+
+
+# what is read of a row; each may be null, the name apart
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda value: isinstance(value, str), "text"),
+    "spec": (lambda value: isinstance(value, Mapping), "an object"),
+    "input_size": (_is_size, "[height, width] in pixels"),
+    "published_as": (_is_print, 'printed figures as text, such as {"params": "5.3", "madds": "390"}'),
+    "check": (_is_check, "an object, its `inferred` a list of text"),
+    "notes": (lambda value: isinstance(value, str), "text"),
+}
 
 
 def read_rows(path: str | os.PathLike) -> list[dict]:
@@ -49,12 +76,24 @@ def read_rows(path: str | os.PathLike) -> list[dict]:
     if isinstance(data, dict) and data.get("format") == space.files.FORMAT:
         return _architecture_rows(path)
     if isinstance(data, dict) and data.get("format") == FORMAT:
+        if data.get("version") != VERSION:
+            raise ValueError(f"{path} has version {data.get('version')!r}, but this visnas reads version {VERSION}")
         data = data.get("rows")
     elif isinstance(data, dict):
         data = [{"name": path.stem, "spec": data}] if "schema" in data else [data]
-    if not isinstance(data, list) or not all(isinstance(row, dict) and "spec" in row and "name" in row for row in data):
+    found = data if isinstance(data, list) else []
+    if not found or not all(isinstance(row, dict) and "spec" in row and "name" in row for row in found):
         raise ValueError(f"{path} holds no rows: each needs a name and a spec")
-    return data
+    for row in found:
+        _require_fields(row, path)
+    return found
+
+
+def _require_fields(row: Mapping, path: Path) -> None:
+    for field, (fits, described) in FIELDS.items():
+        value = row.get(field)
+        if not fits(value) and (value is not None or field == "name"):
+            raise ValueError(f"{path}: {field} of row {row['name']!r} must be {described}, not {value!r}")
 
 
 def _architecture_rows(path: Path) -> list[dict]:
@@ -82,6 +121,19 @@ def find(name: str) -> dict:
     near = [known[key]["name"] for key in get_close_matches(name.lower(), known, n=3, cutoff=0.4)]
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "tools/cost.py --all lists them"
     raise ValueError(f"no published network is called {name!r}: {hint}")
+
+
+def one_row(source: str | os.PathLike) -> dict:
+    """The row of this name, or of this file. Raises ValueError where there is none, and for a file that holds several."""
+    if Path(source).suffix != ".json" and not Path(source).is_file():
+        return find(str(source))
+    found = read_rows(source)
+    if not found:
+        raise ValueError(f"{source} is an architecture alone: give a config, and this file as its architecture")
+    if len(found) > 1:
+        names = ", ".join(repr(row["name"]) for row in found)
+        raise ValueError(f"{source} holds {len(found)} networks: give one by its name, of {names}")
+    return found[0]
 
 
 def config_of(row: Mapping) -> dict:
@@ -119,7 +171,8 @@ def _completed(row: Mapping) -> Mapping:
 def published(name: str | None = None, spec: Mapping | str | os.PathLike | None = None, **settings) -> nn.Module:
     """A published network's backbone: `dict(type='search.published', name='MobileNetV2 1.0 @224', out_indices=(1, 2, 3, 4))`.
 
-    `name`: one of `tools/cost.py --all`; or `spec`: a specification, or a file with one row. `settings` go to the backbone.
+    `name`: one of `tools/cost.py --all`; or `spec`: a specification, or a file with one row. `settings` go to the backbone;
+    ValueError for one that its class doesn't have.
     """
     if (name is None) == (spec is None):
         raise ValueError("give either the name of a published network or a spec")
@@ -128,9 +181,9 @@ def published(name: str | None = None, spec: Mapping | str | os.PathLike | None 
     elif isinstance(spec, Mapping):
         config = model_config(spec)
     else:
-        found = read_rows(spec)
-        if len(found) != 1:
-            raise ValueError(f"{spec} has {len(found)} rows: give a file with one")
-        config = config_of(found[0])
+        config = config_of(one_row(spec))
     backbone = {key: value for key, value in config["backbone"].items() if key not in ("auxiliary", "num_classes")}
+    known = inspect.signature(MODELS.get(backbone["type"])).parameters
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(f"{unknown[0]!r} is no setting of {backbone['type']}: known are {', '.join(known)}")
     return MODELS.build({**backbone, **settings})

@@ -6,13 +6,13 @@ Facts are from the authors' code, JiahuiYu/slimmable_networks at 5dc14d0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from backbones.blocks import ACTIVATIONS, block, conv
-from backbones.spec import classifier, schema
+from backbones.spec import classifier, listed_channels, schema
 
 # blocks of each stage, and the width inside them; four times as many channels leave them
 REPEATS = (3, 4, 6, 3)
@@ -74,27 +74,18 @@ def resnet50(spec: Mapping) -> dict:
 @schema("autoslim_resnet")
 def autoslim_resnet(spec: Mapping) -> dict:
     """`channels` of the stem, then per stage of its shortcut and per block of its three convolutions, then the classes."""
-    widths = iter(spec["channels"])
-    stem, stages = next(widths), []
+    # stem, classes, a shortcut for each stage, three for each block
+    stem, *rest, classes = listed_channels(spec, 2 + len(REPEATS) + 3 * sum(REPEATS))
+    widths, stages = iter(rest), []
     for index, repeat in enumerate(REPEATS):
         shortcut = next(widths)
         for b in range(repeat):
-            first, second, out = _three(widths)
+            first, second, out = next(widths), next(widths), next(widths)
             if out != shortcut:
                 raise ValueError(f"stage {index}: block {b} ends in {out} channels, to be added to a shortcut of {shortcut}")
             ops = dict(type="bottleneck", hidden=(first, second), project=b == 0)
             stages.append(dict(channels=out, stride=2 if index > 0 and b == 0 else 1, ops=ops))
-    classes = list(widths)
-    if len(classes) != 1:
-        raise ValueError(f"the channels of ResNet-50 end in a number of classes, not in {classes}")
-    return classifier(_chain(stem, stages), {"num_classes": classes[0], **spec})
-
-
-def _three(widths: Iterator[int]) -> tuple[int, int, int]:
-    try:
-        return next(widths), next(widths), next(widths)
-    except StopIteration:
-        raise ValueError("the channels end before the last block of ResNet-50") from None
+    return classifier(_chain(stem, stages), {"num_classes": classes, **spec})
 
 
 def _chain(stem: int, stages: list[dict]) -> dict:

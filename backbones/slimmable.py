@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from backbones.mobilenet import V1_STRIDES, separable_chain
-from backbones.spec import classifier, schema
+from backbones.spec import classifier, listed_channels, schema
 
 # (blocks, stride of the first, kernel) of each stage
 MOBILENET_V2 = ((1, 1, 3), (2, 2, 3), (3, 2, 3), (4, 2, 3), (3, 1, 3), (3, 2, 3), (1, 1, 3))
@@ -20,7 +20,7 @@ MNASNET = ((1, 1, 3), (3, 2, 3), (3, 2, 5), (3, 2, 5), (2, 1, 3), (4, 2, 5), (1,
 @schema("autoslim_mobilenet_v1")
 def autoslim_mobilenet_v1(spec: Mapping) -> dict:
     """`channels` of the stem, then of each separable block, then the classes."""
-    *channels, classes = _listed(spec, len(V1_STRIDES) + 1)
+    *channels, classes = listed_channels(spec, len(V1_STRIDES) + 1)
     backbone = dict(separable_chain(channels, V1_STRIDES), activation="relu6")
     return classifier(backbone, {"num_classes": classes, **spec})
 
@@ -39,7 +39,7 @@ def autoslim_mnasnet(spec: Mapping) -> dict:
 
 def _inverted_residuals(spec: Mapping, table: Sequence[tuple[int, int, int]]) -> dict:
     # stem, last layer, classes, and two for each block but the first, which has no expansion
-    widths = iter(_listed(spec, 2 * sum(blocks for blocks, *_ in table) + 2))
+    widths = iter(listed_channels(spec, 2 * sum(blocks for blocks, *_ in table) + 2))
     stem = channels = next(widths)
     stages: list[dict] = []
     for blocks, stride, kernel in table:
@@ -54,11 +54,3 @@ def _inverted_residuals(spec: Mapping, table: Sequence[tuple[int, int, int]]) ->
         type="search.ChainNet", stem=dict(channels=stem), stages=stages, last=dict(channels=last), activation="relu6"
     )
     return classifier(backbone, {"num_classes": classes, **spec})
-
-
-def _listed(spec: Mapping, length: int) -> list[int]:
-    """The specification's channels. ValueError where they aren't as many as the network has layers."""
-    channels = list(spec["channels"])
-    if len(channels) != length:
-        raise ValueError(f"{spec['schema']} has {length} channels, the number of classes included, not {len(channels)}")
-    return channels

@@ -45,6 +45,19 @@ def classifier(backbone: dict, spec: Mapping, **head) -> dict:
     return dict(type="search.ImageClassifier", backbone=backbone, num_classes=spec.get("num_classes", 1000), **head)
 
 
+def listed_channels(spec: Mapping, length: int) -> list[int]:
+    """The channels of a specification that lists those of every layer, and the classes at the end.
+
+    ValueError where they aren't positive whole numbers, as many as the network has layers.
+    """
+    channels = list(spec["channels"])
+    if len(channels) != length:
+        raise ValueError(f"{spec['schema']} has {length} channels, the number of classes included, not {len(channels)}")
+    if wrong := [c for c in channels if not isinstance(c, int) or c < 1]:
+        raise ValueError(f"channels are positive whole numbers, unlike {wrong[0]!r}")
+    return channels
+
+
 def model_config(spec: Mapping) -> dict:
     """The config of the model that a specification describes.
 
@@ -59,5 +72,8 @@ def model_config(spec: Mapping) -> dict:
         raise ValueError(f"schema {name!r} is unknown; known are {', '.join(sorted(SCHEMAS))}")
     try:
         return SCHEMAS[name](spec)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"the specification of schema {name!r} is damaged: {type(error).__name__}: {error}") from error
+    except NotBuildable:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"the specification of schema {name!r} is damaged: {kind}{error}") from error

@@ -96,6 +96,8 @@ class SearchableContract:
                 expected = self.outputs(model.eval(), inputs)
             with torch.no_grad():
                 got = self.outputs(narrow.eval(), inputs)
+                other = self.outputs(narrow, tuple(x.flip(-1) + 0.5 for x in inputs))
+            assert any(not torch.equal(a, b) for a, b in zip(got, other, strict=True)), "the input has no influence"
             for a, b in zip(expected, got, strict=True):
                 assert a.shape == b.shape
                 assert (a - b).abs().max() <= 1e-10 * max(1.0, float(a.abs().max()))
@@ -151,11 +153,12 @@ class SearchableContract:
 
 
 def _perturb_statistics(model: nn.Module) -> None:
-    # at their initial 0 and 1, norms in eval mode would hide a mix-up
+    # at their initial 0 and 1, norms in eval mode would hide a mix-up; means about 0, or every rectifier would be dead
     generator = torch.Generator().manual_seed(3)
     for name, buffer in model.named_buffers():
         if name.endswith(("running_mean", "running_var")):
-            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype))
+            low = 0.5 if name.endswith("running_var") else -0.5
+            buffer.copy_(low + torch.rand(buffer.shape, generator=generator, dtype=buffer.dtype))
 
 
 def registered_searchable() -> dict[str, type[nn.Module]]:

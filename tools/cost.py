@@ -13,10 +13,14 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from search.space import ArchitectureFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,11 +35,14 @@ SETTINGS = {
     "cifar": {"shape": [3, 32, 32], "channels": 36, "layers": 20, "classes": 10},
     "imagenet": {"shape": [3, 224, 224], "channels": 48, "layers": 14, "classes": 1000},
 }
+# packages of models that a base installation lacks, and the extras that bring them
+EXTRAS = {"mmdet": "detection", "mmseg": "segmentation"}
 EPILOG = """The whole model is counted: backbone, neck and head, or backbone, pooling, linear layer; no auxiliary head.
 A file of DARTS cells says nothing of the network around them: without --stem and --shape it is the published
 ImageNet network (48 channels, 14 cells, 1000 classes unless the file says otherwise); with a --shape below 64
 pixels, or --stem cifar, the CIFAR one (36, 20, 10).
-In --all and --spec a row is counted as its source counts unless --convention is given.
+A published row is counted as its source counts unless --convention is given. A config's number of classes is what it
+says: no data are read.
 
 exit codes: 0 success, 2 a mistake in the options or the file, said in one sentence"""
 
@@ -50,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="one input image")
     parser.add_argument("--convention", choices=CONVENTIONS, help="how operations are counted (default: macs)")
     parser.add_argument("--json", action="store_true", help="plain counts as JSON")
-    cells = parser.add_argument_group("for files of DARTS cells")
+    cells = parser.add_argument_group("for an architecture file of DARTS cells")
     cells.add_argument("--stem", choices=list(SETTINGS), help="the layers before the first cell")
     cells.add_argument("--channels", type=int, help="channels of the first cell's nodes")
     cells.add_argument("--layers", type=int, help="number of cells")
@@ -92,25 +99,55 @@ def cells_row(file: ArchitectureFile, args: argparse.Namespace) -> dict | None:
     }
 
 
+def architecture_path(text: str) -> Path:
+    """The file that a path, or the stem of a shipped file, means."""
+    shipped = ARCHS / f"{text.lower().replace('-', '_')}.json"
+    return shipped if shipped.is_file() else Path(text)
+
+
+def config_row(args: argparse.Namespace) -> dict:
+    """The row of a config's model, with the architecture in its searchable modules."""
+    from search.engine import config
+    from search.engine.searchable import searchable, set_architecture
+
+    if args.shape is None:
+        raise ValueError("--config needs the input: give --shape C H W")
+    cfg = config.load(args.config)
+    config.model_of(cfg, args.config)
+    if args.architecture is not None:
+        set_architecture(cfg, str(architecture_path(args.architecture)))
+    for module in searchable(cfg.model):
+        if module.get("arch") is None:
+            raise ValueError(f"the model's {module['type']} has no architecture: give --config {args.config} ARCH.json")
+    return {"name": Path(args.config).stem, "config": config.model_of(cfg, args.config)}
+
+
+def require_options(args: argparse.Namespace, rows: Sequence[dict]) -> None:
+    """Raise ValueError for the options of cells with anything else."""
+    from search.engine.errors import whole_number
+
+    for name in ("stem", "channels", "layers", "classes"):
+        value = getattr(args, name)
+        if value is None:
+            continue
+        if name != "stem":
+            whole_number(f"--{name}", value)
+        if not all("settings" in row for row in rows):
+            raise ValueError(f"--{name} goes with an architecture file of cells; {rows[0]['name']} says this itself")
+
+
 def rows_of(args: argparse.Namespace) -> list[dict]:
     """The rows that the options ask for."""
     from backbones import published
     from search import space
-    from search.engine.config import load as load_config
 
     if args.all:
         return list(published.rows())
-    if args.spec:
+    if args.spec is not None:
         return published.read_rows(args.spec)
-    if args.config:
-        model = load_config(args.config).model.to_dict()
-        if args.architecture:
-            model["backbone"]["arch"] = args.architecture
-        if args.shape is None:
-            raise ValueError("--config needs the input: give --shape C H W")
-        return [{"name": Path(args.config).stem, "config": model}]
-    shipped = ARCHS / f"{args.architecture.lower().replace('-', '_')}.json"
-    path = shipped if shipped.is_file() else Path(args.architecture)
+    if args.config is not None:
+        return [config_row(args)]
+    path = architecture_path(args.architecture)
     if path.suffix != ".json":
         return [published.find(args.architecture)]
     rows = published.read_rows(path)
@@ -122,27 +159,38 @@ def rows_of(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def build(name: str, config: dict) -> nn.Module:
+    """The model of a row. ValueError for values that its classes can't use, NotBuildable where their package isn't there."""
+    from backbones.spec import NotBuildable
+    from search.engine.errors import values_are_the_users
+    from search.registry import MODELS
+
+    package = str(config.get("type")).partition(".")[0]
+    if package in EXTRAS and find_spec(package) is None:
+        raise NotBuildable(f"it needs {package}, which isn't installed: make setup EXTRAS={EXTRAS[package]}")
+    with values_are_the_users(name):
+        return MODELS.build(config)
+
+
 def result_of(row: dict, args: argparse.Namespace) -> dict:
-    """The counts of one row; what can't be counted has a `missing` sentence in their place."""
+    """The counts of one row; what can't be built has a `missing` sentence in their place."""
     from backbones import published
     from backbones.spec import NotBuildable
     from search.cost.published import counted
-    from search.registry import MODELS
 
     size = [3, *(row.get("input_size") or (224, 224))] if args.shape is None else args.shape
     try:
         config = published.config_of(row) if "config" not in row else row["config"]
-        result = counted(row, lambda: MODELS.build(config), size, args.convention)
+        result = counted(row, partial(build, row["name"], config), size, args.convention)
     except NotBuildable as error:
-        if not args.all:
-            raise
-        printed = {key: row["published_as"].get(name) for key, name in (("params", "params"), ("macs", "madds"))}
+        printed = row.get("published_as") or {}
+        printed = {key: printed.get(name) for key, name in (("params", "params"), ("macs", "madds"))}
         return {
             "name": row["name"],
-            "family": row["family"],
+            "family": row.get("family", ""),
             "params": None,
             "macs": None,
-            "input_size": row.get("input_size"),
+            "input_size": [3, *row["input_size"]] if row.get("input_size") else None,
             "convention": None,
             "published": {key: value for key, value in printed.items() if value},
             "missing": str(error),
@@ -214,7 +262,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from search.engine import command
 
     def action() -> int:
-        results = [result_of(row, args) for row in rows_of(args)]
+        rows = rows_of(args)
+        require_options(args, rows)
+        results = [result_of(row, args) for row in rows]
+        if len(results) == 1 and "missing" in results[0]:
+            raise ValueError(f"{results[0]['name']}: {results[0]['missing']}")
         if args.json:
             print(json.dumps(results if args.all or len(results) > 1 else results[0], indent=1))
         else:

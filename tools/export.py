@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,6 +69,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out!r} must end in {suffix}, the format's suffix")
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {args.out!r}: there is no folder {out.parent}")
+    if out.is_dir() or not os.access(out.absolute().parent, os.W_OK):
+        raise ValueError(f"--out {args.out!r} can't be written: give a file in a folder that is yours to write to")
     weights = out.with_suffix(".pth")
     if args.format == "module" and args.checkpoint and weights.resolve() == Path(args.checkpoint).resolve():
         raise ValueError(f"--out {args.out!r} would put its weights over the checkpoint {weights}: choose another name")
@@ -88,14 +91,7 @@ def choose(args: argparse.Namespace, saved: Mapping[str, Any]) -> Chosen:
         return from_config(args, saved)
     from backbones import published
 
-    if Path(args.model).suffix == ".json":
-        found = published.read_rows(args.model)
-        if len(found) != 1:
-            names = ", ".join(repr(row["name"]) for row in found) or "a config, and this file as --arch"
-            raise ValueError(f"{args.model} doesn't say which network is meant: give {names}")
-        row = found[0]
-    else:
-        row = published.find(args.model)
+    row = published.one_row(args.model)
     model = published.config_of(row)
     if args.classes is not None:
         set_classes(model, args.classes)
@@ -111,8 +107,7 @@ def from_config(args: argparse.Namespace, saved: Mapping[str, Any]) -> Chosen:
     from search.engine.searchable import require_architecture, set_architecture
 
     cfg = config.load(args.model, args.cfg_options)
-    if cfg.get("model") is None:
-        raise ValueError(f"{args.model} has no model")
+    config.model_of(cfg, args.model)
     if args.arch:
         set_architecture(cfg, args.arch)
     extra = saved.get("visnas", {}).get("extra", {})
@@ -129,7 +124,7 @@ def from_config(args: argparse.Namespace, saved: Mapping[str, Any]) -> Chosen:
         notes["classes"] = json.dumps(list(names), ensure_ascii=False)
     if args.classes is None and names is None:
         raise ValueError("the number of a config's classes is read from data: give --classes N, or a checkpoint that tells it")
-    model = cfg.model.to_dict()
+    model = config.model_of(cfg, args.model)
     set_classes(model, args.classes or len(names))
     for part in parts(model):
         # they need several processes to be trained
@@ -179,12 +174,14 @@ def build(chosen: Chosen, saved: Mapping[str, Any], args: argparse.Namespace, si
     import torch
 
     from search import export
+    from search.engine.errors import values_are_the_users
     from search.registry import MODELS
     from search.supernet import recalibrate
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS.build(chosen.model)
+        with values_are_the_users(chosen.name):
+            model = MODELS.build(chosen.model)
         if args.checkpoint:
             export.load_weights(model, saved, args.checkpoint)
         try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -131,8 +132,8 @@ def table(args: argparse.Namespace) -> dict:
     from search.cost.operations import survey
 
     out = Path(args.out)
-    if not out.parent.is_dir() or out.is_dir():
-        raise ValueError(f"--out {out} can't be written: give a file in a folder that exists")
+    if not out.parent.is_dir() or out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out {out} can't be written: give a file in a folder that exists and is yours to write to")
     build, shape = config_model(args), shape_of(args)
     options: dict[str, Any] = {"batch_size": args.batch_size, "seed": args.seed}
     found = survey(build, shape, **options)
@@ -221,14 +222,11 @@ def shape_of(args: argparse.Namespace, known: Sequence[int] | None = None) -> tu
 def config_model(args: argparse.Namespace) -> Callable[[], nn.Module]:
     """What builds the model of a config, as the building context says."""
     from search.engine import config
-    from search.engine.errors import UserError, values_are_the_users
+    from search.engine.errors import values_are_the_users
     from search.registry import MODELS
     from search.supernet import record
 
-    cfg = config.load(args.config, args.cfg_options)
-    if cfg.get("model") is None:
-        raise UserError(f"config {args.config} has no model")
-    model = cfg.model.to_dict()
+    model = config.model_of(config.load(args.config, args.cfg_options), args.config)
 
     def build() -> nn.Module:
         return MODELS.build(copy.deepcopy(model))
@@ -250,6 +248,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
     """What builds the one network to measure, and its input."""
     from backbones import published
     from search.cost.operations import narrow
+    from search.engine.errors import values_are_the_users
     from search.registry import MODELS
     from search.supernet import record
 
@@ -259,7 +258,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
         spaces = record(build).parts
         if bool(spaces) != bool(args.arch):
             raise ValueError(
-                f"{path} leaves {len(spaces)} modules open: give --arch A.json"
+                f"{path} leaves its {' and '.join(spaces)} open: give --arch A.json"
                 if spaces
                 else f"--arch: {path} leaves nothing open"
             )
@@ -267,14 +266,14 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
         return (lambda: narrow(build, chosen(args.arch, spaces))) if spaces else build, shape
     if args.arch or args.cfg_options:
         raise ValueError(f"--arch and --cfg-options go with a config, which {args.model} is not")
-    rows = published.read_rows(path) if path.is_file() else [published.find(args.model)]
-    if not rows:
-        raise ValueError(f"{path} is an architecture alone: give its config, latency.py measure CONFIG --arch {path}")
-    if len(rows) > 1:
-        raise ValueError(f"{path} has {len(rows)} networks: measure one by its name, as tools/cost.py --all lists them")
-    model = published.config_of(rows[0])
-    size = rows[0].get("input_size")
-    return lambda: MODELS.build(copy.deepcopy(model)), shape_of(args, [3, *size] if size else PUBLISHED_SHAPE)
+    row = published.one_row(args.model)
+    model, size = published.config_of(row), row.get("input_size")
+
+    def build_published() -> nn.Module:
+        with values_are_the_users(row["name"]):
+            return MODELS.build(copy.deepcopy(model))
+
+    return build_published, shape_of(args, [3, *size] if size else PUBLISHED_SHAPE)
 
 
 def table_for(args: argparse.Namespace) -> tuple[LatencyTable, Callable[[], nn.Module]]:

@@ -12,6 +12,7 @@ if __name__ == "__main__":
 EXIT_CODES = """exit codes:
   0    the search finished; architecture.json and report.html are in the work directory
   2    a mistake in the options, the config or the data, said in one sentence; nothing was lost
+  3    nothing fits in --max-memory; the sentence names the smallest need
   130  stopped by Ctrl-C; --resume goes on
 """
 
@@ -30,6 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--launcher",
         choices=["none", "pytorch", "slurm"],
         help="how several processes are started: 'pytorch' under torchrun, 'slurm' under srun",
+    )
+    parser.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="memory of the device that may be used, such as 11GB: where the config needs more, plan of execution and "
+        "recomputation, precision, batch, image size and K (in this order) are changed until the predicted peak fits",
     )
     parser.add_argument(
         "--allow-different-threads",
@@ -53,10 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from search.engine import command
 
     def action() -> int:
+        from search.cost.planner import parse_bytes
         from search.engine.search import search
 
+        limit = None if args.max_memory is None else parse_bytes(args.max_memory)
         cfg = command.load(args)
-        result = search(cfg)
+        result = search(cfg, limit)
         command.say(cfg, f"architecture: {result.path}\nreport: {result.path.with_name('report.html')}")
         return 0
 

@@ -110,7 +110,7 @@ def count(
     ``input_size``: (C, H, W) of one input. ``forward(model, x)`` runs it on x [1, C, H, W]; by default
     ``model(x)``. It runs in eval mode and without gradients; running statistics and random states stay as
     they are. ``convention`` and ``params`` are names of ``CONVENTIONS`` and ``PARAMS``. ValueError for an unknown
-    one or an input size that isn't made of positive whole numbers.
+    one, for an input size that isn't made of positive whole numbers, and for one that the model can't run on.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention={convention!r}: known are {', '.join(CONVENTIONS)}.")
@@ -119,13 +119,17 @@ def count(
         raise ValueError(f"input_size={input_size}: give three positive whole numbers (channels, height, width).")
     meta = copy_to_meta(model) if isinstance(model, nn.Module) else build_on_meta(model)
     meta.eval()
-    x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
     counter = FlopCounterMode(display=False, custom_mapping=_formulas(convention))
-    with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
-        if forward is None:
-            meta(x)
-        else:
-            forward(meta, x)
+    try:
+        x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
+        with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
+            if forward is None:
+                meta(x)
+            else:
+                forward(meta, x)
+    except RuntimeError as error:
+        size = "x".join(map(str, input_size))
+        raise ValueError(f"the network can't run on images of {size}: {str(error).splitlines()[0]}") from error
     flops = counter.get_total_flops() - left_out[0]
     assert flops % 2 == 0, "a multiply-add counts two"
     return Cost(count_params(meta, params), flops // 2, input_size, convention, params)

@@ -154,7 +154,7 @@ def time_modules(
         return time_in_rounds(calls, timing, synchronise=synchronise, clock=clock)
 
 
-def measure(model: nn.Module, inputs: torch.Tensor, timing: Timing | None = None, clock: Clock = time.perf_counter) -> Latency:
+def measure(model: nn.Module, inputs: torch.Tensor, timing: Timing | None = None, clock: Clock | None = None) -> Latency:
     """Latency of `model(inputs)` on the inputs' device, in eval mode and without gradients; modes are left as they were."""
     timing = timing or Timing()
     (samples,) = time_modules([(model, (inputs,), {})], inputs.device, timing, clock)

@@ -30,6 +30,8 @@ def bytes_kept(forward: Callable[[], Tensor], exclude: Iterable[Tensor] = ()) ->
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = forward()
     total = sum(storage.nbytes() for storage in kept.values())
+    # the graph holds pack(): what it frees from now on must be free
+    kept.clear()
     # the graph must live until the sum is made
     assert isinstance(loss, Tensor), "forward() must return the loss"
     return total

@@ -47,6 +47,10 @@ class BilevelLoop(ExactLoop):
         others: as `ExactLoop`.
     """
 
+    # over processes
+    average = staticmethod(distributed.average)
+    average_gradients = staticmethod(distributed.average_gradients)
+
     def __init__(self, runner, dataloader: Mapping[str, Any], arch_clip_grad: dict | None = None, **kwargs):
         super().__init__(runner, dataloader, **kwargs)
         loader = training_loader(runner.cfg["arch_dataloader"], runner.seed, "architecture", runner.rank, runner.world_size)
@@ -108,7 +112,7 @@ class BilevelLoop(ExactLoop):
             logits=logits,
             virtual_step=lambda grads: virtual_sgd(optimizer, weights, grads),
             lr=learning_rates(optimizer, weights),
-            average=distributed.average,
+            average=self.average,
         )
         gradients = runner.strategy.update(problem)
         runner.arch_optimizer.zero_grad()
@@ -127,7 +131,7 @@ class BilevelLoop(ExactLoop):
             loss, log_vars = self._losses(data)
             wrapper.backward(wrapper.scale_loss(loss))
         if wrapper.should_update():
-            distributed.average_gradients(self.runner.model.parameters())
+            self.average_gradients(self.runner.model.parameters())
             wrapper.step()
             wrapper.zero_grad()
         return {name: value.detach() for name, value in log_vars.items()}

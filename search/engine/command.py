@@ -1,7 +1,7 @@
 """What the command line tools share: a config with the options merged in, and exit codes instead of tracebacks.
 
-0 success; 2 a mistake of the user's, with one sentence on standard error; 130 stopped by the user. Anything else
-is a fault of the program and shows its traceback.
+0 success; 2 a mistake of the user's, with one sentence on standard error; 3 a budget that can't be met, likewise; 130
+stopped by the user. Anything else is a fault of the program and shows its traceback.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from search.engine import checkpoint, config
 from search.engine.data import require_seed
-from search.engine.errors import UserError, disk_full
+from search.engine.errors import BudgetError, UserError, disk_full
 from search.engine.searchable import set_architecture
 from search.environment import require_one_family
 
@@ -30,7 +30,7 @@ RESUME = "the same command with --resume goes on from the last checkpoint"
 
 
 def guarded(action: Callable[[], int], stopped: str = "") -> int:
-    """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2.
+    """Run a tool's work; a user's mistake becomes one sentence on standard error and exit code 2 (3: see `BudgetError`).
 
     stopped: said after Ctrl-C: how to go on.
     """
@@ -46,7 +46,7 @@ def guarded(action: Callable[[], int], stopped: str = "") -> int:
         if sentence is None:
             raise
         print(f"error: {sentence}", file=sys.stderr)
-        return 2
+        return 3 if isinstance(error, BudgetError) else 2
     finally:
         threading.excepthook = before
 

@@ -6,7 +6,7 @@ that ``--cfg-options batch_size=8`` changes nothing where that is a variable. He
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,13 @@ def load(path: str | Path, options: Sequence[str] = ()) -> Config:
         cfg.pop(name)
     check(cfg.to_dict())
     return cfg
+
+
+def model_of(cfg: Config, path: str | Path) -> dict[str, Any]:
+    """The config of a config file's model, as plain values. UserError where it has none."""
+    if not isinstance(cfg.get("model"), Mapping):
+        raise UserError(f"config {path} has no model, such as model=dict(type='search.ImageClassifier', ...)")
+    return dict(cfg.model.to_dict())
 
 
 def merge(cfg: Config, options: Sequence[str], path: Path) -> None:

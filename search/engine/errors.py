@@ -17,6 +17,10 @@ class UserError(ValueError):
     """A mistake of the user, said in one sentence that names the value and the way out."""
 
 
+class BudgetError(UserError):
+    """A budget that can't be met: exit code 3."""
+
+
 def whole_number(name: str, value: Any, least: int = 1, below: int | None = None) -> int:
     """``value``, if it is a whole number of at least ``least`` and less than ``below``.
 
@@ -30,15 +34,22 @@ def whole_number(name: str, value: Any, least: int = 1, below: int | None = None
     return int(value)
 
 
+# what classes of torch and mmengine, and Python itself, raise for arguments that they can't use
+_REFUSED = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError)
+
+
 @contextmanager
 def values_are_the_users(where: str) -> Iterator[None]:
-    """Turns what a class of torch or mmengine says about its arguments, built inside the block, into a `UserError`."""
+    """Turns what a class says about its arguments, built inside the block, into a `UserError`."""
     try:
         yield
     except UserError:
         raise
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{where} can't be built: {' '.join(str(error).split())}") from error
+    except _REFUSED as error:
+        # below its first line torch's C++ code tells where it was
+        first = str(error).partition("\nException raised")[0]
+        kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError) else ""
+        raise UserError(f"{where} can't be built: {kind}{' '.join(first.split())}") from error
 
 
 def disk_full(error: BaseException) -> str | None:

@@ -12,6 +12,7 @@ from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.random_search import random_architectures
 
+from . import distributed, memory_plan, memory_report
 from .bilevel_loop import BilevelLoop
 from .checkpoint import canonical_config, remove_leftovers, write_json
 from .data import Stream
@@ -38,22 +39,40 @@ class SearchResult:
     summary: dict[str, Any]
 
 
-def search(cfg: Config) -> SearchResult:
+def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
     """Searches as the config says and writes everything to ``cfg.work_dir``.
 
     With ``cfg.resume`` it goes on from the work directory's checkpoint, if there is one.
 
+    Args:
+        cfg: the config of a search.
+        max_memory: bytes of the device that the search may use. Where the config needs more, K, batch size, crop, precision
+            and recomputation are changed before the first step, see `search.cost.planner`; a resumed search keeps its plan.
+
     Raises:
+        BudgetError: no settings fit in ``max_memory``.
         UserError: a mistake in config, data or work directory; ValueError likewise from the task adapter.
     """
     with running(cfg) as work_dir:
+        options = memory_plan.stored(work_dir, max_memory) if cfg.get("resume") else None
+        cfg = memory_plan.with_options(cfg, options or {})
         config = canonical_config(cfg)
         any_threads = bool(cfg.get("allow_different_threads", False))
         resume = check_work_dir(work_dir, SearchRunner.kind, config, bool(cfg.get("resume")), any_threads)
         for key in ("strategy", "arch_dataloader", "arch_optimizer"):
             if key not in cfg:
                 raise UserError(f"The config has no {key}, which a search needs: is it a config for training?")
+        if max_memory is not None and options is None and resume:
+            raise UserError(f"The search in {work_dir} was started without --max-memory: leave it out to go on.")
         complete = prepared(cfg, work_dir)
+        if max_memory is not None and options is None:
+            plan = memory_plan.make(complete, adapter_of(cfg), work_dir, max_memory)
+            if distributed.rank() == 0:
+                memory_report.show(plan)
+            complete = memory_plan.with_options(complete, plan.options)
+            config = canonical_config(memory_plan.with_options(cfg, plan.options))
+        elif options is None:
+            memory_plan.forget(work_dir)
         complete.resume, complete.load_from = resume, None if resume else cfg.get("load_from")
         if complete.get("val_dataloader") is not None:
             complete.val_cfg = {"type": SCORING, **(complete.get("val_cfg") or {})}

@@ -33,7 +33,9 @@ def set_architecture(cfg: Config, path: str) -> None:
     space.load(path)
     modules = list(searchable(cfg.get("model")))
     if not modules:
-        raise UserError("--arch: the config's model has no searchable module, such as type='search.CellNet'")
+        raise UserError(
+            "an architecture is given, but the config's model has no searchable module, such as type='search.CellNet'"
+        )
     for module in modules:
         module["arch"] = path
 

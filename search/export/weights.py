@@ -13,9 +13,12 @@ def load_weights(model: nn.Module, saved: Mapping[str, Any], path: str) -> None:
 
     Raises ValueError naming the first weight that one of the two lacks or that differs in shape.
     """
-    if saved.get("visnas", {}).get("kind") == "search":
+    ours = saved.get("visnas")
+    if isinstance(ours, Mapping) and ours.get("kind") == "search":
         raise ValueError(f"{path} holds a search's supernet: train the architecture that was found with tools/train.py first")
     state = saved.get("state_dict", saved)
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds no weights: its state_dict is {str(state)[:80]!r}")
     own = model.state_dict()
     for name in [*own, *state]:
         if name not in state or not isinstance(state[name], Tensor):

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torchvision.ops import stochastic_depth
 
 from search.supernet import partial
+from search.supernet.batched import MEMORY, BatchedPlan
 from search.supernet.mixed import MixedOp
 from search.supernet.pick import Pick
 
+# how a supernet's graph is executed: edge by edge, or all edges that leave a state together
+PLANS = ("reference", "batched")
 # makes one candidate: (channels, stride) -> module
 Candidate = Callable[[int, int], nn.Module]
 
@@ -29,7 +32,10 @@ class MixedDag(nn.Module):
     logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2). Both belong to the
     relaxation: the narrow build has all channels on every edge and plain sums.
 
-    Raises ValueError where C isn't divisible by K.
+    `plan`: "reference", or "batched" (search/supernet/batched.py), which computes the same of the same parameters, faster.
+    `memory`: what the batched plan keeps for backward, "fast", "balanced" or "small"; the rest is computed again.
+
+    Raises ValueError where C isn't divisible by K, and for an unknown plan or memory.
     """
 
     def __init__(
@@ -45,8 +51,16 @@ class MixedDag(nn.Module):
         stride: int = 1,
         relax_only: tuple[str, ...] = ("none",),
         partial_channels: int = 1,
+        plan: str = "reference",
+        memory: str = "fast",
     ) -> None:
         super().__init__()
+        if plan not in PLANS:
+            raise ValueError(f"plan={plan!r} is none of {', '.join(PLANS)}")
+        if memory not in MEMORY:
+            raise ValueError(f"memory={memory!r} is none of {', '.join(MEMORY)}")
+        if memory != "fast" and plan == "reference":
+            raise ValueError(f"memory={memory!r} needs plan='batched': the reference plan recomputes nothing")
         if channels % partial_channels:
             raise ValueError(f"{channels} channels can't be split in partial_channels={partial_channels} equal parts")
         self.name = name
@@ -56,6 +70,9 @@ class MixedDag(nn.Module):
         self.partial_channels = partial_channels if pick.wide else 1
         self.gates = pick.gates()
         self.drop_path = 0.0
+        self.plan = plan
+        self.memory = memory
+        self._batched: BatchedPlan | None = None
         # sources[j - inputs]: the states node j may read, in the order of its choice's options
         self.sources: list[tuple[int, ...]] = []
         self.edges = nn.ModuleDict()
@@ -64,7 +81,7 @@ class MixedDag(nn.Module):
             kept = pick.subset(self._inputs_choice(node), sources, keep)
             self.sources.append(sources if pick.wide else kept)
             for source in sources:
-                edge_stride = self._stride(source)
+                edge_stride = self.stride_of(source)
                 op = pick.op(
                     f"{name}/n{node}<-{source}",
                     {o: _bind(make, channels // self.partial_channels, edge_stride) for o, make in candidates.items()},
@@ -77,6 +94,10 @@ class MixedDag(nn.Module):
     def forward(self, *given: Tensor) -> list[Tensor]:
         """`inputs` tensors [B, C, H, W] -> the nodes' states, each [B, C, H / stride, W / stride]."""
         assert len(given) == self.inputs
+        if self.gates is not None and self.plan == "batched":
+            if self._batched is None:
+                self._batched = BatchedPlan(self)
+            return self._batched(self, given)
         states = list(given)
         for node in range(self.inputs, self.inputs + self.nodes):
             sources = self.sources[node - self.inputs]
@@ -95,14 +116,20 @@ class MixedDag(nn.Module):
         edge: MixedOp = self.edges[f"n{node}<-{source}"]
         if self.partial_channels > 1:
             taken, rest = partial.split(x, self.partial_channels)
-            return partial.join(edge(taken), rest, self.partial_channels, self._stride(source))
+            return partial.join(edge(taken), rest, self.partial_channels, self.stride_of(source))
         y = edge(x)
         if self.training and self.drop_path > 0 and self.gates is None and not isinstance(edge.only, nn.Identity):
             y = stochastic_depth(y, self.drop_path, mode="row")
         return y
 
-    def _stride(self, source: int) -> int:
+    def stride_of(self, source: int) -> int:
+        """The stride of the edges that leave a state."""
         return self.stride if source < self.inputs else 1
+
+    def edge_weights(self, node: int) -> dict[int, Tensor | None]:
+        """The active sources of a node in a supernet, each with its edge's weight (None is one)."""
+        values, active = self.gates[self._inputs_choice(node)]
+        return {self.sources[node - self.inputs][i]: None if values is None else values[i] for i in active}
 
     def _inputs_choice(self, node: int) -> str:
         return f"{self.name}/n{node}/inputs"

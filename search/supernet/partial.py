@@ -21,9 +21,12 @@ def split(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def join(mixed: Tensor, rest: Tensor, k: int, stride: int) -> Tensor:
     """Put the mixed channels [B, C/k, H', W'] and the rest [B, C - C/k, H, W] together and shuffle: [B, C, H', W']."""
-    if stride == 2:
-        rest = F.max_pool2d(rest, 2, 2, ceil_mode=True)
-    return shuffle(torch.cat((mixed, rest), dim=1), k)
+    return shuffle(torch.cat((mixed, bypass(rest, stride)), dim=1), k)
+
+
+def bypass(rest: Tensor, stride: int) -> Tensor:
+    """What the channels that no candidate sees become on an edge: [B, C', H, W] -> [B, C', H', W']."""
+    return F.max_pool2d(rest, 2, 2, ceil_mode=True) if stride == 2 else rest
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:

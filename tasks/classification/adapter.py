@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 
 from search.engine.errors import whole_number
 from search.registry import DATASETS, MODELS, TASKS
+from tasks.classification import memory
 from tasks.classification import splits as split_files
 
 LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader", "test_dataloader")
@@ -86,6 +87,11 @@ class Classification:
         dataset = next(d for name in order for d in datasets_of(cfg.get(name)))
         built = DATASETS.build({**copy.deepcopy(dict(dataset)), **_without_cache(dataset)})
         return tuple(built[0]["inputs"].shape)
+
+    # what the memory planner asks, of configs alone
+    image_size = staticmethod(memory.image_size)
+    memory_batch = staticmethod(memory.memory_batch)
+    crop_options = staticmethod(memory.crop_options)
 
 
 def datasets_of(loader: Mapping | None) -> Iterator[dict]:

@@ -101,6 +101,9 @@ def test_rounding_never_loses_a_tenth(channels, rounded):
         (dict(stages=[dict(channels=8, ops=dict(type="mbconv", kernels=3))]), "kernels"),
         (dict(stages=[dict(channels=8, repeat=3, ops=OPS["k3"])]), "'repeat'"),
         (dict(activation="gelu"), "'gelu' is none of relu"),
+        (dict(stem=dict(channels=-8)), "c_out=-8 of a convolution must be a positive whole number"),
+        (dict(stages=[dict(channels=8, stride=0, ops=dict(type="conv"))]), "stride=0 of a convolution"),
+        (dict(stages=[dict(channels=8, ops=dict(type="mbconv", kernel="3"))]), "kernel='3'|can't be made of"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, says):

@@ -160,6 +160,7 @@ def test_any_sampled_architecture_is_the_same_as_edges():
         (dict(normal=[["skip_connect", 2, 2]]), r"node 2 can't read states \[2\]"),
         (dict(normal=[["skip_connect", 1, 0]]), "node 1"),
         (dict(normal=[]), "can't concatenate"),
+        (dict(normal=[["skip_connect", 2, 0.5]]), "unlike 0.5"),
         (dict(normal_concat=[0, 2]), "from 2 on"),
         (dict(normal_concat=[2, 2]), "different nodes"),
         (dict(layers=2), "too few"),

@@ -61,9 +61,9 @@ def test_autoslim_lists_have_the_classes_last():
 
 def test_autoslim_lists_that_do_not_fit_are_refused():
     spec = autoslim(16, (16, 32, 64, 128), 8)
-    with pytest.raises(ValueError, match="end before the last block"):
+    with pytest.raises(ValueError, match="autoslim_resnet has 54 channels"):
         model_config({**spec, "channels": spec["channels"][:-3]})
-    with pytest.raises(ValueError, match=r"not in \[1000, 7\]"):
+    with pytest.raises(ValueError, match="not 55"):
         model_config({**spec, "channels": [*spec["channels"], 7]})
     spec["channels"][4] = 24
     with pytest.raises(ValueError, match="stage 0: block 0 ends in 24 channels, to be added to a shortcut of 16"):

@@ -61,3 +61,5 @@ def test_rows(spec):
     assert not activations and any(isinstance(m, nn.ReLU6) for m in model.modules())
     with pytest.raises(ValueError, match=rf"has {len(spec['channels'])} channels, the number of classes included, not"):
         model_config({**spec, "channels": spec["channels"][:-1]})
+    with pytest.raises(ValueError, match="positive whole numbers, unlike None"):
+        model_config({**spec, "channels": [None, *spec["channels"][1:]]})

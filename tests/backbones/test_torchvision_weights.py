@@ -9,84 +9,11 @@ import torchvision
 from torch import nn
 
 from backbones.mbconv import efficientnet
+from backbones.published import find
 from backbones.spec import model_config
 from backbones.torchvision_weights import load_torchvision
 from search.cost.count import build_on_meta
 from search.registry import MODELS
-
-MOBILENET_V2 = dict(
-    schema="mbconv",
-    stem=32,
-    blocks=[
-        [1, 3, 1, 1, 32, 16, 0],
-        [2, 3, 2, 6, 16, 24, 0],
-        [3, 3, 2, 6, 24, 32, 0],
-        [4, 3, 2, 6, 32, 64, 0],
-        [3, 3, 1, 6, 64, 96, 0],
-        [3, 3, 2, 6, 96, 160, 0],
-        [1, 3, 1, 6, 160, 320, 0],
-    ],
-    head="1280 * max(1, width)",
-    width_mult=1.0,
-)
-MOBILENET_V3_LARGE = dict(
-    schema="mobilenet_v3",
-    stem=16,
-    blocks=[
-        [1, 16, 3, 1, 0],
-        [4, 24, 3, 2, 0],
-        [3, 24, 3, 1, 0],
-        [3, 40, 5, 2, 1],
-        [3, 40, 5, 1, 1],
-        [3, 40, 5, 1, 1],
-        [6, 80, 3, 2, 0],
-        [2.5, 80, 3, 1, 0],
-        [2.3, 80, 3, 1, 0],
-        [2.3, 80, 3, 1, 0],
-        [6, 112, 3, 1, 1],
-        [6, 112, 3, 1, 1],
-        [6, 160, 5, 2, 1],
-        [6, 160, 5, 1, 1],
-        [6, 160, 5, 1, 1],
-    ],
-    last_conv=960,
-    head_after_pool=1280,
-    width_mult=1.0,
-)
-MOBILENET_V3_SMALL = dict(
-    schema="mobilenet_v3",
-    stem=16,
-    blocks=[
-        [1, 16, 3, 2, 1],
-        [4.5, 24, 3, 2, 0],
-        [11 / 3, 24, 3, 1, 0],
-        [4, 40, 5, 2, 1],
-        [6, 40, 5, 1, 1],
-        [6, 40, 5, 1, 1],
-        [3, 48, 5, 1, 1],
-        [3, 48, 5, 1, 1],
-        [6, 96, 5, 2, 1],
-        [6, 96, 5, 1, 1],
-        [6, 96, 5, 1, 1],
-    ],
-    last_conv=576,
-    head_after_pool=1024,
-    width_mult=1.0,
-)
-EFFICIENTNET_V2_S = dict(
-    schema="mbconv",
-    stem=24,
-    blocks=[
-        [2, 3, 1, 1, 24, 24, 0.0],
-        [4, 3, 2, 4, 24, 48, 0.0],
-        [4, 3, 2, 4, 48, 64, 0.0],
-        [6, 3, 2, 4, 64, 128, 0.25],
-        [9, 3, 1, 6, 128, 160, 0.25],
-        [15, 3, 2, 6, 160, 256, 0.25],
-    ],
-    head=1280,
-    fused_stages=[0, 1, 2],
-)
 
 
 def shufflenet(*channels):
@@ -94,12 +21,12 @@ def shufflenet(*channels):
 
 
 SPECS = {
-    "mobilenet_v2": MOBILENET_V2,
-    "mobilenet_v3_large": MOBILENET_V3_LARGE,
-    "mobilenet_v3_small": MOBILENET_V3_SMALL,
-    "efficientnet_b0": efficientnet("B0"),
+    "mobilenet_v2": find("MobileNetV2 1.0 @224")["spec"],
+    "mobilenet_v3_large": find("MobileNetV3 Large 1.0")["spec"],
+    "mobilenet_v3_small": find("MobileNetV3 Small 1.0")["spec"],
+    "efficientnet_b0": find("EfficientNet-B0")["spec"],
     "efficientnet_b3": efficientnet("B3"),
-    "efficientnet_v2_s": EFFICIENTNET_V2_S,
+    "efficientnet_v2_s": find("EfficientNetV2-S")["spec"],
     "shufflenet_v2_x0_5": shufflenet(48, 96, 192, 1024),
     "shufflenet_v2_x1_0": shufflenet(116, 232, 464, 1024),
     "resnet50": {"schema": "resnet50_v1.5", "width_mult": 1.0},
@@ -149,7 +76,7 @@ def test_outputs_equal_torchvisions(name):
 
 
 def test_norms_take_over_eps_and_momentum():
-    source, model = reference("mobilenet_v3_small"), ours(MOBILENET_V3_SMALL)
+    source, model = reference("mobilenet_v3_small"), ours(SPECS["mobilenet_v3_small"])
     norm = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
     norm.eps, norm.momentum = 1e-5, 0.1
     load_torchvision(model, source)

@@ -142,7 +142,13 @@ def test_a_specification_and_a_plain_state_dict(tool, spec, tmp_path, capsys):
         (("MobileNetV4", "--format", "module", "-o", "net.py"), "MobileNetV"),
         (("absent.py", "--format", "module", "-o", "net.py"), "absent.py"),
         (("absent.json", "--format", "module", "-o", "net.py"), "absent.json"),
-        (("DARTS", "--format", "module", "-o", "net.py"), "which network is meant"),
+        (("NEGATIVE", "--format", "module", "-o", "net.py", "--shape", "3", "32", "32"), "c_out=-32"),
+        (("SPEC", "--format", "module", "-o", "FOLDER", "--shape", "3", "32", "32"), "can't be written"),
+        (
+            ("SPEC", "--checkpoint", "WEIGHTLESS", "--format", "module", "-o", "net.py", "--shape", "3", "32", "32"),
+            "no weights",
+        ),
+        (("DARTS", "--format", "module", "-o", "net.py"), "holds 2 networks"),
         (("CONFIG", "--format", "module", "-o", "net.py"), "architecture"),
         (
             ("CONFIG", "--arch", "DARTS", "--format", "module", "-o", "net.py", "--classes", "3", "--shape", "3", "16", "16"),
@@ -165,15 +171,21 @@ def test_mistakes_have_one_sentence_and_leave_no_file(
         "FOUND": searched / "architecture.json",
         "SEARCH": searched / "checkpoint.pth",
         "TRAINED": trained / "checkpoint.pth",
+        "NEGATIVE": tmp_path / "negative.json",
+        "FOLDER": tmp_path / "folder.py",
+        "WEIGHTLESS": tmp_path / "weightless.pth",
         "DARTS": ROOT / "backbones" / "archs" / "darts_v2.json",
     }
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "negative.json").write_text(json.dumps({**SPEC, "width_mult": -1}))
+    torch.save({"state_dict": 3}, tmp_path / "weightless.pth")
     folder = tmp_path / "out"
     folder.mkdir()
     monkeypatch.chdir(folder)
     assert tool("export")(*(paths.get(argument, argument) for argument in arguments)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and words in error
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == [] and not (tmp_path / "folder.pth").exists()
 
 
 def test_a_checkpoint_is_never_written_over(tool, train_config, trained, capsys):

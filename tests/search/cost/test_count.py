@@ -150,3 +150,5 @@ def test_mistakes_are_named():
         count(small, (3, 32, 32), convention="madds")
     with pytest.raises(ValueError, match="32"):
         count(small, (32, 32))
+    with pytest.raises(ValueError, match="can't run on images of 4x32x32"):
+        count(small, (4, 32, 32))

@@ -1,6 +1,7 @@
 """Measuring, tracing and tables on a fake clock: modules say what they cost, so medians, rests and predictions are exact."""
 
 import json
+import time
 from functools import partial
 
 import pytest
@@ -144,6 +145,17 @@ def test_measuring_leaves_the_model_as_it_was(clock):
     assert measure(model, torch.ones(1, 3, 2, 2), ONCE, clock) == Latency(pytest.approx(6.0), pytest.approx(0), 2, 1)
     assert [m.training for m in model.modules()] == modes
     assert torch.equal(model[1].running_mean, statistics)
+
+
+def test_the_timing_says_which_clock_is_read(monkeypatch):
+    class Waits(nn.Module):
+        def forward(self, x):
+            time.sleep(0.02)
+            return x
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    wall, cpu = (measure(Waits(), torch.ones(1), Timing(1, 2, 2, 0.0, clock=name)).median for name in ("wall", "cpu"))
+    assert wall > 20 > 5 > cpu
 
 
 def test_impossible_timings_are_refused(monkeypatch):

@@ -12,11 +12,11 @@ pytest.importorskip("mmdet")
 import tasks.detection  # noqa: F401
 from search.registry import MODELS
 from tests.tasks.detection.test_downstream import retinanet
-from tests.tasks.families import FAMILIES
 from tests.tasks.scripts import python, tool, write_config
 
 SIZE = (64, 96)
 CLASSES = ("square", "dot")
+BACKBONE = dict(type="search.published", name="EfficientNet-B0", out_indices=(1, 2, 3, 4))
 # the last level that isn't trained, and the prefixes of what belongs to it
 FROZEN, FROZEN_PARTS = 1, ("stem.", "stages.0.", "stages.1.")
 SCRIPT = """
@@ -102,12 +102,12 @@ def config(folder, backbone: dict, in_channels: list[int]) -> dict:
 
 def test_mmdet_trains_validates_and_infers(coco):
     torch.manual_seed(0)
-    source = MODELS.build(FAMILIES["efficientnet"])
+    source = MODELS.build(BACKBONE)
     # statistics that a batch would move
     pretrained = {name: x + 0.1 if name.endswith("running_mean") else x for name, x in source.state_dict().items()}
     torch.save(dict(state_dict=pretrained), coco / "pretrained.pth")
     init_cfg = dict(type="Pretrained", checkpoint=str(coco / "pretrained.pth"))
-    backbone = dict(FAMILIES["efficientnet"], frozen_stages=FROZEN, init_cfg=init_cfg)
+    backbone = dict(BACKBONE, frozen_stages=FROZEN, init_cfg=init_cfg)
     file = write_config(coco / "config.py", config(coco, backbone, list(source.out_channels)))
 
     out = python(tool("mmdet", "train"), file, "--work-dir", coco / "work", cwd=coco)

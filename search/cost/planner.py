@@ -1,0 +1,248 @@
+"""Which settings of a search fit in a given memory, chosen in a fixed order.
+
+What is changed, from what is given up first to what is given up last:
+
+1. execution: the batched plan of mixed operations computes the same sums in another order and keeps less, and what it
+   recomputes in backward ("balanced", "small") is exact, running statistics included. Only time changes.
+2. precision: autocast to bfloat16 rounds activations; nothing of the method or its settings changes. float16 takes the
+   same bytes but needs its loss scaled, which gradients taken by ``autograd.grad`` are not, so it isn't offered.
+3. batch: gradients and batch statistics get noisier. The weights' learning rate follows in proportion (Goyal et al., arXiv
+   1706.02677, section 2.1); the logits' does not, for Adam's steps don't grow with the batch.
+4. crop: the network is searched on smaller images than the config's, and what is best may depend on that.
+5. partial, the K of partial channels (PC-DARTS, arXiv 1907.05737, section 3.1), comes last: candidates then see 1/K of the
+   channels, which is another method, and its results aren't the config's.
+
+A setting is preferred to another if it gives up less of the last thing, then of the one before, and so on. So the batch
+shrinks only when neither recomputation nor bfloat16 is enough at the full one.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+
+ORDER = ("execution", "precision", "batch", "crop", "partial")
+_UNITS = {"B": 1}
+for _i, _letter in enumerate("kMGT", 1):
+    _UNITS[f"{_letter.upper()}B"], _UNITS[f"{_letter.upper()}IB"] = 1000**_i, 1024**_i
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size such as '11GB' (10^9), '11 GiB' (2^30) or '900MB'.
+
+    Raises ValueError for another unit, none, or nothing above 0.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", text)
+    factor = None if found is None else _UNITS.get(found[2].upper())
+    size = 0 if found is None or factor is None else int(float(found[1]) * factor)
+    if size < 1:
+        raise ValueError(f"{text!r} is not a size of memory: give a number and a unit, such as 11GB, 10.5GiB or 900MB")
+    return size
+
+
+def say_bytes(size: float) -> str:
+    """Bytes for people, in units of 10^9 or 10^6."""
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value for each thing of `ORDER`; None where the network has no such argument.
+
+    ``execution``: a plan of execution and what it recomputes; ``batch``: images of one process; ``crop``: side of an image
+    in pixels; ``partial``: K.
+    """
+
+    execution: str | None
+    precision: str
+    batch: int
+    crop: int | None
+    partial: int | None
+
+    def __str__(self) -> str:
+        words = [f"batch {self.batch}", self.precision]
+        if self.crop is not None:
+            words.insert(1, f"crop {self.crop}")
+        if self.execution is not None:
+            words.append(self.execution)
+        if self.partial is not None:
+            words.insert(0, f"K={self.partial}")
+        return ", ".join(words)
+
+
+@dataclass(frozen=True)
+class Ladders:
+    """The values of each thing of `ORDER`, the config's own first, every next one with less memory. None is empty."""
+
+    execution: Sequence[str | None]
+    precision: Sequence[str]
+    batch: Sequence[int]
+    crop: Sequence[int | None]
+    partial: Sequence[int | None]
+
+    @property
+    def first(self) -> Setting:
+        """The config's own setting."""
+        return Setting(**{name: getattr(self, name)[0] for name in ORDER})
+
+    @property
+    def last(self) -> Setting:
+        """The setting that gives up everything."""
+        return Setting(**{name: getattr(self, name)[-1] for name in ORDER})
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a step holds, counted on fake tensors.
+
+    ``parameters``, ``buffers``, ``gradients`` and ``optimizer`` (states of both optimisers, and averaged weights) as
+    tensors; ``kept``: for backward, by phase; ``peaks``: the most held at once, all of these included, by phase.
+    """
+
+    parameters: int
+    buffers: int
+    gradients: int
+    optimizer: int
+    kept: Mapping[str, int] = field(default_factory=dict)
+    peaks: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> int:
+        """The most held at once in any phase."""
+        return max(self.peaks.values())
+
+    @property
+    def most_kept(self) -> int:
+        """Bytes kept for backward by the larger phase."""
+        return max(self.kept.values())
+
+    @property
+    def transient(self) -> int:
+        """What the peak holds beside weights, buffers, optimiser states and what is kept: inputs, gradients, temporaries."""
+        return max(0, self.peak - self.parameters - self.buffers - self.optimizer - self.most_kept)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What a process needs beside a step's tensors: ``fixed`` bytes and a ``share`` of the tensors' peak.
+
+    It stands for the device's context, workspaces, rounding and gaps of the allocator.
+    """
+
+    fixed: int = 0
+    share: float = 0.0
+
+    def with_peak(self, peak: float) -> int:
+        """Bytes in all."""
+        return int(peak * (1 + self.share)) + self.fixed
+
+
+class NothingFits(ValueError):
+    """No setting fits. ``need``: the smallest bytes that would, with ``setting``."""
+
+    def __init__(self, limit: int, setting: Setting, need: int) -> None:
+        super().__init__(f"nothing fits in {say_bytes(limit)}: the smallest need is {say_bytes(need)} ({setting})")
+        self.setting, self.need = setting, need
+
+
+class Needs:
+    """Bytes in all that settings need, from measurements at a few batch sizes.
+
+    A peak is the largest of sums that grow linearly with the batch, so it is convex in it: between two measured
+    batches a straight line is never too low. It is exact at those.
+
+    Args:
+        measure: counts one setting; called once for each that is needed.
+        batches: batch sizes to measure at, at least one; others must lie between the smallest and the largest.
+        reserve: added to each.
+    """
+
+    def __init__(self, measure: Callable[[Setting], Need], batches: Sequence[int], reserve: Reserve) -> None:
+        self._measure, self.batches, self.reserve = measure, sorted(set(batches)), reserve
+        self._found: dict[Setting, Need] = {}
+
+    def exact(self, setting: Setting) -> Need:
+        """The measurement of one setting."""
+        if setting not in self._found:
+            self._found[setting] = self._measure(setting)
+        return self._found[setting]
+
+    def exact_bytes(self, setting: Setting) -> int:
+        """Bytes in all of one setting, measured."""
+        return self.reserve.with_peak(self.exact(setting).peak)
+
+    def __call__(self, setting: Setting) -> int:
+        """Bytes in all of one setting, measured or from the line between two measurements."""
+        if setting in self._found or setting.batch in self.batches:
+            return self.exact_bytes(setting)
+        place = bisect_right(self.batches, setting.batch)
+        assert 0 < place < len(self.batches), f"batch {setting.batch} lies outside {self.batches}"
+        low, high = self.batches[place - 1], self.batches[place]
+        first, last = (self.exact(replace(setting, batch=b)).peak for b in (low, high))
+        share = (setting.batch - low) / (high - low)
+        return self.reserve.with_peak(first + share * (last - first))
+
+    def largest_batch(self, setting: Setting, limit: int) -> int | None:
+        """The largest batch, of those between the smallest and the largest measured, that fits; None if none does.
+
+        Starts from the setting's own batch and measures on the one side of it that is asked for.
+        """
+        if self(setting) <= limit:
+            low, high = setting.batch, self.batches[-1]
+            if self(replace(setting, batch=high)) <= limit:
+                return high
+        else:
+            low, high = self.batches[0], setting.batch
+            if self(replace(setting, batch=low)) > limit:
+                return None
+        # low fits, high doesn't
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self(replace(setting, batch=middle)) <= limit else (low, middle)
+        return low
+
+
+def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Setting:
+    """The first setting in the order of preference that needs at most ``limit`` bytes.
+
+    Whether a batch, or a pair of K and crop, can fit at all is told by one look at its last setting, so few are measured.
+    Raises NothingFits with the smallest need.
+    """
+    if needs(ladders.first) <= limit:
+        return ladders.first
+    last = ladders.last
+    if needs(last) > limit:
+        cheap = product(ladders.precision, ladders.execution)
+        smallest = min((replace(last, precision=p, execution=e) for p, e in cheap), key=needs)
+        if needs(smallest) > limit:
+            raise NothingFits(limit, smallest, needs(smallest))
+        last = smallest
+    for partial, crop in product(ladders.partial, ladders.crop):
+        if needs(replace(last, partial=partial, crop=crop)) > limit:
+            continue
+        for batch in ladders.batch:
+            if needs(replace(last, partial=partial, crop=crop, batch=batch)) > limit:
+                continue
+            for precision, execution in product(ladders.precision, ladders.execution):
+                setting = Setting(execution, precision, batch, crop, partial)
+                if needs(setting) <= limit:
+                    return setting
+    raise AssertionError("the last setting was found to fit")
+
+
+def shorter(batch: int) -> tuple[int, ...]:
+    """A batch size and smaller ones, by eighths of it, at least 2 images where it holds so many."""
+    least = min(batch, 2)
+    return tuple(sorted({max(least, batch * eighths // 8) for eighths in range(1, 9)}, reverse=True))
+
+
+def smaller(side: int) -> tuple[int, ...]:
+    """A crop's side and smaller ones down to half of it: multiples of 32 pixels, of 4 below 128; none below 16."""
+    unit = 32 if side >= 128 else 4
+    if side < 16:
+        return (side,)
+    steps = range(side // unit * unit, (side - 1) // 2, -unit)
+    return (side, *(step for step in steps if step < side))

@@ -1,0 +1,1 @@
+"""Fused mixed operations: each folder holds one operation, its plain reference beside its Triton kernels."""

@@ -1,0 +1,116 @@
+"""What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
+
+Known kinds: rows of (ReLU, depthwise, pointwise, norm), pools with or without a norm, and the zero. Anything else is `Other` and
+runs as the module it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from search.supernet.mixed import Zero
+
+
+@dataclass(frozen=True)
+class Separable:
+    """ReLU, depthwise, pointwise, norm."""
+
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+    @property
+    def geometry(self) -> tuple[int, int, int, int]:
+        """(kernel, stride, padding, dilation)."""
+        conv = self.depthwise
+        return conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), conv.dilation[0]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Separable convolutions in a row; candidates of one `key` run together."""
+
+    parts: tuple[Separable, ...]
+
+    @property
+    def key(self) -> tuple:
+        """What must be equal for two chains to run together."""
+        return tuple((*p.geometry, p.pointwise.out_channels, *norm_key(p.norm)) for p in self.parts)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling without parameters and the norm after it, if any; pools of one `key` are the same map."""
+
+    pool: nn.Module
+    norm: nn.BatchNorm2d | None
+
+    @property
+    def key(self) -> tuple:
+        """What must be equal for two pools to be one."""
+        return repr(self.pool), None if self.norm is None else norm_key(self.norm)
+
+
+@dataclass(frozen=True)
+class Other:
+    """A module of any kind."""
+
+    module: nn.Module
+
+
+Kind = Chain | Pool | Other | None
+
+
+def kind_of(module: nn.Module) -> Kind:
+    """The kind of a candidate; None for a zero."""
+    if isinstance(module, Zero):
+        return None
+    layers = _layers(module)
+    if isinstance(layers[0], nn.MaxPool2d | nn.AvgPool2d):
+        if len(layers) == 1:
+            return Pool(layers[0], None)
+        if len(layers) == 2 and isinstance(layers[1], nn.BatchNorm2d) and not layers[1].affine:
+            return Pool(layers[0], layers[1])
+    parts = [_separable(layers[i : i + 4]) for i in range(0, len(layers), 4)]
+    if all(parts) and all(part.geometry[1] == 1 for part in parts[1:]):
+        return Chain(tuple(parts))
+    return Other(module)
+
+
+def norm_key(norm: nn.BatchNorm2d) -> tuple:
+    """What must be equal for two norms to be computed as one."""
+    return norm.eps, norm.momentum, norm.affine, norm.running_mean is not None
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The layers of nested `nn.Sequential`s in order; subclasses with a forward of their own stay whole."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward and len(module):
+        return [layer for child in module for layer in _layers(child)]
+    return [module]
+
+
+def _separable(layers: Sequence[nn.Module]) -> Separable | None:
+    if len(layers) != 4:
+        return None
+    relu, depthwise, pointwise, norm = layers
+    if not (type(relu) is nn.ReLU and type(norm) is nn.BatchNorm2d):
+        return None
+    if not (type(depthwise) is nn.Conv2d and type(pointwise) is nn.Conv2d) or depthwise.bias is not None:
+        return None
+    channels = depthwise.in_channels
+    kernel, stride, padding, dilation = depthwise.kernel_size, depthwise.stride, depthwise.padding, depthwise.dilation
+    fits = (
+        depthwise.groups == channels == depthwise.out_channels
+        and all(len(set(pair)) == 1 for pair in (kernel, stride, dilation))
+        and padding == (dilation[0] * (kernel[0] - 1) // 2,) * 2
+        and depthwise.padding_mode == "zeros"
+        and pointwise.kernel_size == (1, 1)
+        and pointwise.stride == (1, 1)
+        and pointwise.groups == 1
+        and pointwise.bias is None
+        and pointwise.out_channels == channels
+    )
+    return Separable(depthwise, pointwise, norm) if fits else None

@@ -1,0 +1,158 @@
+from dataclasses import replace
+
+import pytest
+
+from search.cost.planner import (
+    Ladders,
+    Need,
+    Needs,
+    NothingFits,
+    Reserve,
+    Setting,
+    choose,
+    parse_bytes,
+    say_bytes,
+    shorter,
+    smaller,
+)
+
+LADDERS = Ladders(
+    execution=("reference", "batched/fast", "batched/small"),
+    precision=("float32", "bfloat16"),
+    batch=(64, 32, 16),
+    crop=(32, 16),
+    partial=(1, 2, 4),
+)
+FACTORS = {"reference": 1.0, "batched/fast": 0.5, "batched/small": 0.25, "float32": 1.0, "bfloat16": 0.5}
+
+
+def peak(setting):
+    """128 kB at first."""
+    kept = 2 * setting.batch * setting.crop**2 * FACTORS[setting.execution] * FACTORS[setting.precision] / setting.partial
+    return int(kept)
+
+
+def needed(limit):
+    setting = choose(LADDERS, peak, limit)
+    return setting.execution, setting.precision, setting.batch, setting.crop, setting.partial
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("11GB", 11 * 10**9), ("11 GiB", 11 * 2**30), ("900mb", 9 * 10**8), ("1.5kB", 1500), ("12B", 12), ("2TiB", 2**41)],
+)
+def test_sizes_of_memory(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["11 apples", "11", "GB", "0GB", "-3GB", "11G", "1e3MB", ""])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match=r"11GB, 10\.5GiB or 900MB"):
+        parse_bytes(text)
+
+
+def test_sizes_for_people():
+    assert say_bytes(11_234_000_000) == "11.23 GB"
+    assert say_bytes(900e6) == "900.0 MB"
+
+
+def test_what_is_given_up_comes_in_the_stated_order():
+    whole = peak(LADDERS.first)
+    assert needed(whole) == ("reference", "float32", 64, 32, 1)
+    assert needed(whole // 2) == ("batched/fast", "float32", 64, 32, 1)
+    assert needed(whole // 4) == ("batched/small", "float32", 64, 32, 1)
+    assert needed(whole // 8) == ("batched/small", "bfloat16", 64, 32, 1)
+    assert needed(whole // 16) == ("batched/small", "bfloat16", 32, 32, 1)
+    assert needed(whole // 32) == ("batched/small", "bfloat16", 16, 32, 1)
+    # a smaller image gives some of the batch back, a larger K of both
+    assert needed(whole // 33) == ("batched/small", "bfloat16", 32, 16, 1)
+    assert needed(whole // 128) == ("batched/small", "bfloat16", 16, 16, 1)
+    assert needed(whole // 129) == ("batched/small", "bfloat16", 16, 16, 2)
+    assert needed(whole // 512) == ("batched/small", "bfloat16", 16, 16, 4)
+    assert choose(replace(LADDERS, batch=(64,), crop=(32,)), peak, whole // 9) == Setting(
+        "batched/small", "bfloat16", 64, 32, 2
+    )
+
+
+def test_no_more_is_given_up_than_is_needed():
+    # between two batches the cheapest execution isn't needed
+    assert needed(peak(LADDERS.first) * 3 // 8) == ("batched/small", "float32", 64, 32, 1)
+    for limit in range(300, peak(LADDERS.first), 997):
+        setting = choose(LADDERS, peak, limit)
+        assert peak(setting) <= limit
+        own = LADDERS.first
+        for name in ("execution", "precision"):
+            if getattr(setting, name) != getattr(own, name):
+                ladder = getattr(LADDERS, name)
+                before = ladder[ladder.index(getattr(setting, name)) - 1]
+                assert peak(replace(setting, **{name: before})) > limit
+
+
+def test_the_smallest_need_is_named():
+    with pytest.raises(NothingFits) as stop:
+        choose(LADDERS, peak, 255)
+    least = stop.value
+    assert least.need == 256 == peak(least.setting)
+    assert str(least) == "nothing fits in 0.0 MB: the smallest need is 0.0 MB (K=4, batch 16, crop 16, bfloat16, batched/small)"
+    assert choose(LADDERS, peak, least.need) == least.setting
+
+
+def test_a_precision_that_needs_more_is_not_the_smallest_need():
+    def needs(setting):
+        return peak(setting) + (1000 if setting.precision == "bfloat16" else 0)
+
+    with pytest.raises(NothingFits) as stop:
+        choose(LADDERS, needs, 500)
+    assert (stop.value.need, stop.value.setting.precision) == (512, "float32")
+    assert choose(LADDERS, needs, 512) == stop.value.setting
+
+
+def measured(setting):
+    """Convex in the batch: weights dominate below 8 images."""
+    size = max(80, 10 * setting.batch)
+    return Need(10, 2, 10, 10, {"weights": 4 * setting.batch, "architecture": 5 * setting.batch}, {"weights": 50, "both": size})
+
+
+def test_between_measured_batches_a_need_is_never_too_low():
+    calls = []
+
+    def measure(setting):
+        calls.append(setting.batch)
+        return measured(setting)
+
+    needs = Needs(measure, (16, 2), Reserve())
+    own = LADDERS.first
+    for batch in range(2, 17):
+        setting = replace(own, batch=batch)
+        exact = measured(setting).peak
+        assert exact <= needs(setting) <= exact + 40
+    assert sorted(calls) == [2, 16]
+    at_end = replace(own, batch=16)
+    assert needs(at_end) == needs.exact_bytes(at_end) == 160
+
+
+def test_the_largest_batch_that_fits():
+    own = LADDERS.first
+    needs = Needs(measured, (8, 64, 512), Reserve(fixed=100, share=0.5))
+    # 15 bytes an image, and 100
+    assert needs.largest_batch(own, 100 + 15 * 64) == 64
+    assert needs.largest_batch(own, 100 + 15 * 77 + 14) == 77
+    assert needs.largest_batch(own, 100 + 15 * 13) == 13
+    assert needs.largest_batch(own, 100 + 15 * 8 - 1) is None
+    assert needs.largest_batch(own, 10**9) == 512
+
+
+def test_parts_of_a_need():
+    need = measured(LADDERS.first)
+    assert need.peak == 640 and need.most_kept == 320
+    assert need.transient == 640 - 320 - 10 - 2 - 10
+
+
+def test_ladders():
+    assert shorter(128) == (128, 112, 96, 80, 64, 48, 32, 16)
+    assert shorter(5) == (5, 4, 3, 2)
+    assert shorter(1) == (1,)
+    assert smaller(224) == (224, 192, 160, 128)
+    assert smaller(321) == (321, 320, 288, 256, 224, 192)
+    assert smaller(32) == (32, 28, 24, 20, 16)
+    assert smaller(8) == (8,)

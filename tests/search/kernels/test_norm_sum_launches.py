@@ -1,0 +1,79 @@
+"""What the normalised weighted sum launches, compiled for GPUs that needn't be there."""
+
+from functools import cache
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from search.kernels.norm_sum import launch
+from tests.search.kernels.kernel_testing import ARCHITECTURES, compile_launches
+
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def launches() -> None:
+    """Forward and backward of eight candidates, for `compile_launches`."""
+    with mock.patch.object(launch, "check_device"):
+        for dtype, layout in zip((torch.float32, torch.bfloat16), LAYOUTS, strict=True):
+            zs = [torch.empty((2, 16, 32, 32), dtype=dtype, memory_format=layout) for _ in range(8)]
+            _launch(zs)
+
+
+def launches_beyond_int32() -> None:
+    """The same where positions and steps need 64 bits; the tensors needn't be there."""
+    far = launch.Views.of
+
+    def huge(tensors, layout):
+        views = far(tensors, layout)
+        channels = views.shape[1]
+        steps = tuple(channels if views.last else 2**32 for _ in views.steps)
+        return launch.Views(views.tensors, (channels * 2**32,) * len(steps), steps, (2, channels, 2**32), views.last)
+
+    with mock.patch.object(launch, "check_device"), mock.patch.object(launch.Views, "of", huge):
+        for layout in LAYOUTS:
+            _launch([torch.empty((2, 2, 4, 4), memory_format=layout)] * 2)
+
+
+def _launch(zs: list[Tensor]) -> None:
+    rows = torch.empty(len(zs), zs[0].shape[1])
+    flags = [True] * len(zs)
+    launch.forward(zs, rows[:, 0], rows, rows, None, None, 1e-5, flags)
+    launch.backward(zs[0], zs, rows[:, 0], rows, rows, rows, rows, True, flags)
+
+
+# kernel -> registers a thread and bytes of shared memory, at most, with eight candidates on any architecture
+RESOURCES = {
+    "norm_sum_stats_kernel": (48, 2048),
+    "norm_sum_merge_stats_kernel": (64, 2048),
+    "norm_sum_fwd_kernel": (192, 2048),
+    "norm_sum_bwd_reduce_kernel": (80, 2048),
+    "norm_sum_merge_grads_kernel": (80, 2048),
+    "norm_sum_bwd_kernel": (80, 2048),
+}
+
+
+@cache
+def compiled() -> list[dict]:
+    """All architectures in one process: starting it takes as long as compiling."""
+    return compile_launches(f"{__name__}:launches")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_without_spills(architecture):
+    rows = [row for row in compiled() if row["arch"] == architecture]
+    assert {row["kernel"] for row in rows} == set(RESOURCES)
+    for row in rows:
+        registers, shared = RESOURCES[row["kernel"]]
+        assert row["registers"] <= registers and row["shared"] <= shared and row["stack"] == 0, row
+
+
+def test_launches_are_three_forward_and_three_backward():
+    names = [row["kernel"] for row in compiled() if row["arch"] == 90]
+    assert names == 2 * list(RESOURCES)
+
+
+def test_compiles_for_maps_beyond_two_to_the_31():
+    rows = compile_launches(f"{__name__}:launches_beyond_int32", (90,))
+    assert len(rows) == 2 * len(RESOURCES)
