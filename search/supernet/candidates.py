@@ -1,7 +1,7 @@
 """What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
 
-Known kinds: rows of (ReLU, depthwise, pointwise, norm), pools with or without a norm, and the zero. Anything else is `Other` and
-runs as the module it is.
+Known kinds: rows of (ReLU, depthwise, pointwise, norm), pools with or without a norm, and the zero. Anything else is `Other`
+and runs as the module it is.
 """
 
 from __future__ import annotations
