@@ -140,13 +140,12 @@ class ChainJob:
             norms.move()
 
 
-def chain_job(
-    nodes: list[int], weights: Sequence[Weight], chains: Sequence[Chain], dtype: torch.dtype, recompute: bool
-) -> ChainJob:
+def chain_job(nodes: list[int], weights: Sequence[Weight], chains: Sequence[Chain], recompute: bool) -> ChainJob:
     """Chains of one key, each with its target and weight. `recompute`: keep only what the last norm reads."""
     columns = list(zip(*(chain.parts for chain in chains), strict=True))
     norms = [Norms([part.norm for part in column]) for column in columns]
-    norms[-1].scale(weights, dtype)
+    # not the input's dtype, which under autocast is another one
+    norms[-1].scale(weights, columns[0][0].depthwise.weight.dtype)
     return ChainJob(nodes, [_step(column) for column in columns], norms, recompute)
 
 

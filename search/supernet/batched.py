@@ -105,7 +105,7 @@ class BatchedPlan:
             self._collect(dag, f"n{node}<-{source}", node, edge_weight, x, groups, mixed[node])
         if not groups:
             return
-        jobs = [_job(targets, x, dag.memory) for targets in groups.values()]
+        jobs = [_job(targets, dag.memory) for targets in groups.values()]
         if dag.memory == "small":
             sums = checkpoint(bind(run, jobs=jobs), x, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -142,10 +142,10 @@ class BatchedPlan:
             total.add(list(op.ops.values())[active[0]](x))
 
 
-def _job(targets: list[tuple[int, Weight, Kind]], x: Tensor, memory: str) -> Job:
+def _job(targets: list[tuple[int, Weight, Kind]], memory: str) -> Job:
     nodes, weights, kinds = (list(column) for column in zip(*targets, strict=True))
     if isinstance(kinds[0], Chain):
-        return chain_job(nodes, weights, kinds, x.dtype, recompute=memory == "balanced")
+        return chain_job(nodes, weights, kinds, recompute=memory == "balanced")
     return pool_job(nodes, weights, kinds)
 
 

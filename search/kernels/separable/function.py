@@ -20,7 +20,7 @@ _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
 
 def relu_separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
     """As `relu_separable_reference`: x [B, C, H, W], depthwise [T, C, k, k], pointwise [T, O, C] -> [B, T*O, H', W']."""
-    return _ReluSeparable.apply(x, depthwise, pointwise, stride, padding, dilation)
+    return _ReluSeparable.apply(*_for_autocast(x, depthwise, pointwise), stride, padding, dilation)
 
 
 def norm_relu_separable(
@@ -39,8 +39,16 @@ def norm_relu_separable(
     """As `norm_relu_separable_reference`: z [B, T*C, H, W] -> [B, T*O, H, W]; `running` is moved in training mode."""
     mean, var = running or (None, None)
     return _NormReluSeparable.apply(
-        z, depthwise, pointwise, padding, dilation, weight, bias, mean, var, training, momentum, eps
+        *_for_autocast(z, depthwise, pointwise), padding, dilation, weight, bias, mean, var, training, momentum, eps
     )
+
+
+def _for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """In autocast's dtype, because it is off when backward computes again what forward did."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
 
 
 class _ReluSeparable(torch.autograd.Function):

@@ -93,6 +93,22 @@ def test_weights_handed_over_for_one_call_are_those_of_the_backward():
         assert (a - b).abs().max() <= 1e-10 * max(1.0, float(a.abs().max()))
 
 
+@pytest.mark.parametrize("memory", ["fast", "balanced", "small"])
+def test_under_autocast_as_accurate_as_the_reference(memory):
+    params, models = pair(torch.float32, edge_logits=True, partial=2, memory=memory)
+    x = torch.randn(8, 3, 16, 16)
+
+    def gradients(model, enabled):
+        with params.gated(Softmax()), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            y = model.train()(x)[0].float()
+        found = torch.autograd.grad(y.square().mean(), [*model.parameters(), *params.parameters()])
+        return torch.cat([g.flatten() for g in found])
+
+    exact = gradients(models[0], enabled=False)
+    errors = [float((gradients(model, enabled=True) - exact).norm() / exact.norm()) for model in models]
+    assert errors[1] < 1.5 * errors[0] < 0.5
+
+
 def test_less_is_kept():
     x = torch.randn(8, 3, 16, 16)
     kept = []
