@@ -1,5 +1,13 @@
+import os
+
 import pytest
+import torch
 from mmengine.registry import DefaultScope
+
+# Without a GPU the kernels' tests run in Triton's interpreter. It must be chosen before Triton's own library of device
+# functions is imported, which many modules of torch do: so here, and not beside those tests.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="rows as JSON, sizes in bytes")
     only = parser.add_argument_group("rows, by default all that the config's network has, at the config's image side")
-    only.add_argument("--partial", nargs="+", type=int, metavar="K", help="partial channels, from the config's K on")
+    only.add_argument("--partial", nargs="+", type=int, metavar="K", help="partial channels, 1 is all")
     only.add_argument("--crop", nargs="+", type=int, metavar="SIDE", help="sides of training images in pixels")
     only.add_argument("--precision", nargs="+", metavar="NAME", help="float32, bfloat16")
     only.add_argument("--execution", nargs="+", metavar="NAME", help="reference, batched/fast, batched/balanced, batched/small")
@@ -54,12 +54,12 @@ def rows_of(args: argparse.Namespace, limits: Sequence[int]) -> Iterator[dict[st
     """One row after the other, each measured when it is asked for."""
     from search.cost.planner import Setting
     from search.engine import config
-    from search.engine.memory_plan import CUDA_RESERVE, EXECUTIONS, Planner, modules_with, with_options
+    from search.engine.memory_plan import CUDA_RESERVE, EXECUTIONS, SHARES, Planner, modules_with, with_options
     from search.engine.run import adapter_of
 
     cfg = config.load(args.config, args.cfg_options)
-    # every plan of execution, whichever is the config's
-    most = {"plan": EXECUTIONS[0][0], "memory": EXECUTIONS[0][1]}
+    # every plan of execution and every K, whichever is the config's
+    most = {"plan": EXECUTIONS[0][0], "memory": EXECUTIONS[0][1], "partial": SHARES[0]}
     options = {key: value for name, value in most.items() for key, _ in modules_with(cfg.get("model"), name)}
     planner = Planner(with_options(cfg, options), adapter_of(cfg), CUDA_RESERVE)
     ladders = planner.ladders

@@ -13,9 +13,11 @@ from search.kernels.depthwise_bank import triton_kernels as kernels
 from search.kernels.depthwise_bank.arguments import is_channels_last, output_size, targets
 
 # values of a forward tile of four warps: for each value a window of taps stays in registers, 49 of them for 7x7
-FORWARD_TILE, FORWARD_TILE_7X7, FORWARD_WARPS = 512, 256, 4
+FORWARD_TILE, FORWARD_TILE_7X7, FORWARD_WARPS = 512, 128, 4
 # values of a backward tile of one warp: the weights' sums need neither shared memory nor barriers
 BACKWARD_TILE, BACKWARD_TILE_LAST = 256, 512
+# left to itself, the assembler spills to fit more warps
+REGISTERS = 255
 # channels of a channels-last tile: forward a line of the cache, backward a sector, in float32
 FORWARD_CHANNELS, BACKWARD_CHANNELS = 32, 8
 # tiles and weights that a program of the second stage sums at once
@@ -38,7 +40,7 @@ def forward(
     last = is_channels_last(x)
     x = even(x, last)
     tile = FORWARD_TILE_7X7 if any(w.shape[2] == 7 for w in weights) else FORWARD_TILE
-    tiles, programs, blocks = _grid(x, stride, tile, FORWARD_CHANNELS if last else None)
+    tiles, programs, blocks = _grid(x, stride, tile, FORWARD_CHANNELS if last else 0)
     pools = [y for y in (max_pool, avg_pool) if y is not None]
     if not tiles:
         return
@@ -49,7 +51,7 @@ def forward(
             *x.shape[1:], targets(x, weights),
             SIZES=tuple(w.shape[2] for w in weights), DILATIONS=tuple(dilations), STRIDE=stride, RELU=relu,
             MAX=max_pool is not None, AVG=avg_pool is not None,
-            CHANNELS_LAST=last, **blocks, num_warps=FORWARD_WARPS,
+            CHANNELS_LAST=last, **blocks, num_warps=FORWARD_WARPS, maxnreg=REGISTERS,
         )  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def backward(
     conv_grads = [even(g, last) for g in conv_grads]
     max_grad, avg_grad = (None if g is None else even(g, last) for g in (max_grad, avg_grad))
     tile = BACKWARD_TILE_LAST if last else BACKWARD_TILE
-    tiles, programs, blocks = _grid(x, stride, tile, BACKWARD_CHANNELS if last else None)
+    tiles, programs, blocks = _grid(x, stride, tile, BACKWARD_CHANNELS if last else 0)
     total = sum(w.numel() for w in weight_grads)
     sizes = tuple(w.shape[2] for w in weights)
     partial = torch.empty((tiles, total), dtype=torch.float32, device=x.device) if total else None
@@ -86,7 +88,7 @@ def backward(
                 *x.shape[1:], targets(x, weights), total,
                 SIZES=sizes, DILATIONS=tuple(dilations), STRIDE=stride, RELU=relu, WEIGHTS=bool(total),
                 MAX=max_grad is not None, AVG=avg_grad is not None,
-                CHANNELS_LAST=last, **blocks, num_warps=1,
+                CHANNELS_LAST=last, **blocks, num_warps=1, maxnreg=REGISTERS,
             )  # fmt: skip
         if total:
             largest = max(w.numel() for w in weight_grads)
@@ -102,16 +104,18 @@ def check_device(x: Tensor) -> None:
         raise ValueError(f"the Triton kernels run on CUDA, or under TRITON_INTERPRET=1, not on {x.device}: pass triton=None.")
 
 
-def _grid(x: Tensor, stride: int, tile: int, most_channels: int | None) -> tuple[int, int, dict[str, int]]:
-    """Tiles of a channel, programs, and the blocks of `tile` values: positions first, or at most some channels first."""
+def _grid(x: Tensor, stride: int, tile: int, lanes: int) -> tuple[int, int, dict[str, int]]:
+    """Tiles of a channel, programs, and the blocks of a tile: `lanes` channels first, if any, or positions first."""
     height, width = output_size(x, stride)
     channels, positions = next_power_of_2(x.shape[1]), next_power_of_2(height * width)
-    if most_channels is None:
+    if lanes:
+        # without vectors, whose alignment takes 16 channels, each value has an address of its own
+        tile = tile // 2 if x.shape[1] % 16 else tile
+        block_c = min(channels, lanes)
+        block_p = min(positions, tile // block_c)
+    else:
         block_p = min(positions, tile)
         block_c = min(channels, tile // block_p)
-    else:
-        block_c = min(channels, most_channels)
-        block_p = min(positions, tile // block_c)
     tiles = x.shape[0] * cdiv(height * width, block_p)
     return tiles, tiles * cdiv(x.shape[1], block_c), {"BLOCK_C": block_c, "BLOCK_P": block_p}
 

@@ -18,66 +18,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _tile(program, channels, height, width, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """The program's tile in planes [height, width]: its number among all of a channel, its corner (image, channel, row), and
-    relative to that its channels [C, 1], rows [1, P] and columns [1, P], and which of [C, P] exist."""
-    blocks = tl.cdiv(channels, BLOCK_C)
-    tiles = tl.cdiv(height * width, BLOCK_P)
-    tile = program // blocks
-    first_channel = program % blocks * BLOCK_C
-    first = tile % tiles * BLOCK_P
-    channel = tl.arange(0, BLOCK_C)[:, None]
-    position = first + tl.arange(0, BLOCK_P)[None, :]
-    corner = ((tile // tiles).to(tl.int64), first_channel, first // width)
-    row = position // width
-    exists = (first_channel + channel < channels) & (position < height * width)
-    return tile, corner, (channel, row - first // width, position - row * width), exists
-
-
-@triton.jit
-def _begin(corner, strides, height, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """Where a tile's corner lies in a tensor with planes [height, width], STRIDE pixels of it for each of the tile's.
-
-    strides: of images and, in channels-last, of pixels."""
-    row = tl.cast(corner[2], tl.int64) * (STRIDE * width)
-    if CHANNELS_LAST:
-        return corner[0] * strides[0] + corner[1] + row * strides[1]
-    else:
-        return corner[0] * strides[0] + tl.cast(corner[1], tl.int64) * height * width + row
-
-
-@triton.jit
-def _offset(tile, strides, height, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """Offsets [C, P] of a tile's elements from `_begin`."""
-    pixel = (tile[1] * width + tile[2]) * STRIDE
-    if CHANNELS_LAST:
-        return tile[0] + pixel * strides[1]
-    else:
-        return tile[0] * height * width + pixel
-
-
-@triton.jit
-def _shift(rows, columns, strides, width, CHANNELS_LAST: tl.constexpr):
-    """Distance of a pixel that is some rows and columns further."""
-    if CHANNELS_LAST:
-        return (rows * width + columns) * strides[1]
-    else:
-        return rows * width + columns
-
-
-@triton.jit
-def _inside(row, column, height, width, exists):
-    return exists & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-
-
-@triton.jit
-def _near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST: tl.constexpr):
-    """Values [C, P] some rows and columns from (row, column); zero outside of the plane."""
-    inside = _inside(row + rows, column + columns, height, width, exists)
-    start += _shift(rows, columns, strides, width, CHANNELS_LAST)
-    return tl.load(start + offset, mask=inside, other=0.0).to(tl.float32)
+from search.kernels.depthwise_bank.tiles import begin, inside_of, near, offsets, shift, tile_of
 
 
 @triton.jit
@@ -90,7 +31,7 @@ def _window(
     for tap in tl.static_range(SIZE * SIZE):
         rows = (tap // SIZE - SIZE // 2) * DILATION
         columns = (tap % SIZE - SIZE // 2) * DILATION
-        value = _near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
+        value = near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
         values += (_relu(value) if RELU else value,)
     return values
 
@@ -129,11 +70,11 @@ def bank_forward_kernel(
     """One tile of all outputs. Strides are (image, pixel); the distance of channels follows from CHANNELS_LAST."""
     out_h = (height + STRIDE - 1) // STRIDE
     out_w = (width + STRIDE - 1) // STRIDE
-    _, corner, tile, exists = _tile(tl.program_id(0), channels, out_h, out_w, BLOCK_C, BLOCK_P)
+    _, corner, tile, exists = tile_of(tl.program_id(0), channels, out_h, out_w, BLOCK_C, BLOCK_P)
     channel = corner[1] + tile[0]
     row, column = (corner[2] + tile[1]) * STRIDE, tile[2] * STRIDE
-    x += _begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
-    offset = _offset(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
+    x += begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
+    offset = offsets(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
     if MAX or AVG:
         window = _window(x, offset, row, column, x_strides, height, width, exists, 3, 1, False, CHANNELS_LAST)
         best = tl.full([BLOCK_C, BLOCK_P], float("-inf"), tl.float32)
@@ -143,12 +84,12 @@ def bank_forward_kernel(
         for tap in tl.static_range(9):
             value = window[tap]
             total += value
-            inside = _inside(row + (tap // 3 - 1), column + (tap % 3 - 1), height, width, exists)
+            inside = inside_of(row + (tap // 3 - 1), column + (tap % 3 - 1), height, width, exists)
             wins = inside & ((value > best) | (value != value))
             best = tl.where(wins, value, best)
             code = tl.where(wins, tap, code)
-        pool = _begin(corner, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
-        pixel = _offset(tile, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
+        pool = begin(corner, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
+        pixel = offsets(tile, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
         if MAX:
             tl.store(max_pool + pool + pixel, best.to(max_pool.dtype.element_ty), mask=exists)
             tl.store(codes + pool + pixel, code.to(tl.uint8), mask=exists)
@@ -158,8 +99,8 @@ def bank_forward_kernel(
     for m in tl.static_range(len(SIZES)):
         # the taps stay in registers for all targets
         window = _window(x, offset, row, column, x_strides, height, width, exists, SIZES[m], DILATIONS[m], RELU, CHANNELS_LAST)
-        out = convs[m] + _begin(corner, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
-        pixel = _offset(tile, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
+        out = convs[m] + begin(corner, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
+        pixel = offsets(tile, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
         for t in range(targets[m]):
             total = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)
             for tap in tl.static_range(SIZES[m] * SIZES[m]):
@@ -202,8 +143,8 @@ def _conv_gradients(
 
     Writes the sums over the tile of value [C, P] times gradient, one for each weight that this place meets."""
     row, column, channel = corner[2] + tile[1], tile[2], corner[1] + tile[0]
-    start += _begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = _offset(tile, strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
     for t in range(targets):
         # not unrolled: the masks of all taps at once would not fit into registers
         for tap in range(_last(DOWN, SIZE, DILATION, STRIDE), -1, -_every(DILATION, STRIDE)):
@@ -211,7 +152,7 @@ def _conv_gradients(
             for side in tl.static_range(SIZE):
                 columns = _steps(RIGHT, side, SIZE, DILATION, STRIDE)
                 if columns is not None:
-                    g = _near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
+                    g = near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
                     at = _weight(t, tap * SIZE + side, channel, channels, SIZE * SIZE, CHANNELS_LAST)
                     grad += g * tl.load(weights + at, mask=channel < channels, other=0.0).to(tl.float32)
                     if WEIGHTS:
@@ -227,20 +168,20 @@ def _max_gradient(
 ):  # fmt: skip
     """grad [C, P] plus the gradient of place (DOWN, RIGHT) through the max pool, whose output's gradient is start."""
     row, column = corner[2] + tile[1], tile[2]
-    start += _begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = _offset(tile, strides, height, width, 1, CHANNELS_LAST)
-    codes += _begin(corner, code_strides, height, width, 1, CHANNELS_LAST)
-    code_offset = _offset(tile, code_strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
+    codes += begin(corner, code_strides, height, width, 1, CHANNELS_LAST)
+    code_offset = offsets(tile, code_strides, height, width, 1, CHANNELS_LAST)
     # descending taps are ascending outputs: torch's order of summation
     for tap in range(_last(DOWN, 3, 1, STRIDE), -1, -_every(1, STRIDE)):
         rows = (DOWN + 1 - tap) // STRIDE
         for side in tl.static_range(2, -1, -1):
             columns = _steps(RIGHT, side, 3, 1, STRIDE)
             if columns is not None:
-                meets = _inside(row + rows, column + columns, height, width, exists)
-                code = codes + _shift(rows, columns, code_strides, width, CHANNELS_LAST)
+                meets = inside_of(row + rows, column + columns, height, width, exists)
+                code = codes + shift(rows, columns, code_strides, width, CHANNELS_LAST)
                 won = meets & (tl.load(code + code_offset, mask=meets, other=255) == tap * 3 + side)
-                out = start + _shift(rows, columns, strides, width, CHANNELS_LAST)
+                out = start + shift(rows, columns, strides, width, CHANNELS_LAST)
                 grad += tl.load(out + offset, mask=won, other=0.0).to(tl.float32)
     return grad
 
@@ -252,14 +193,14 @@ def _avg_gradient(
 ):  # fmt: skip
     """grad [C, P] plus the gradient of place (DOWN, RIGHT) through the average pool, whose output's gradient is start."""
     row, column = corner[2] + tile[1], tile[2]
-    start += _begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = _offset(tile, strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
     for tap in range(_last(DOWN, 3, 1, STRIDE), -1, -_every(1, STRIDE)):
         rows = (DOWN + 1 - tap) // STRIDE
         for side in tl.static_range(2, -1, -1):
             columns = _steps(RIGHT, side, 3, 1, STRIDE)
             if columns is not None:
-                g = _near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
+                g = near(start, offset, row, column, rows, columns, strides, height, width, exists, CHANNELS_LAST)
                 grad += g / _count(row + rows, column + columns, in_height, in_width, STRIDE)
     return grad
 
@@ -278,15 +219,15 @@ def bank_backward_kernel(
     out_h = (height + STRIDE - 1) // STRIDE
     out_w = (width + STRIDE - 1) // STRIDE
     program = tl.program_id(0) // (STRIDE * STRIDE)
-    number, corner, tile, exists = _tile(program, channels, out_h, out_w, BLOCK_C, BLOCK_P)
+    number, corner, tile, exists = tile_of(program, channels, out_h, out_w, BLOCK_C, BLOCK_P)
     for place in tl.static_range(STRIDE * STRIDE):
         if tl.program_id(0) % (STRIDE * STRIDE) == place:
             down = (corner[2] + tile[1]) * STRIDE + place // STRIDE
             right = tile[2] * STRIDE + place % STRIDE
-            inside = _inside(down, right, height, width, exists)
-            start = x + _begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
-            start += _shift(place // STRIDE, place % STRIDE, x_strides, width, CHANNELS_LAST)
-            offset = _offset(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
+            inside = inside_of(down, right, height, width, exists)
+            start = x + begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
+            start += shift(place // STRIDE, place % STRIDE, x_strides, width, CHANNELS_LAST)
+            offset = offsets(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
             value = tl.load(start + offset, mask=inside, other=0.0).to(tl.float32)
             if RELU:
                 value = _relu(value)
@@ -314,9 +255,9 @@ def bank_backward_kernel(
                     grad, avg_grad, tile, corner, avg_strides, out_h, out_w, height, width, exists,
                     STRIDE, place // STRIDE, place % STRIDE, CHANNELS_LAST,
                 )  # fmt: skip
-            start = x_grad + _begin(corner, grad_strides, height, width, STRIDE, CHANNELS_LAST)
-            start += _shift(place // STRIDE, place % STRIDE, grad_strides, width, CHANNELS_LAST)
-            offset = _offset(tile, grad_strides, height, width, STRIDE, CHANNELS_LAST)
+            start = x_grad + begin(corner, grad_strides, height, width, STRIDE, CHANNELS_LAST)
+            start += shift(place // STRIDE, place % STRIDE, grad_strides, width, CHANNELS_LAST)
+            offset = offsets(tile, grad_strides, height, width, STRIDE, CHANNELS_LAST)
             tl.store(start + offset, grad.to(x_grad.dtype.element_ty), mask=inside)
 
 
