@@ -2,6 +2,7 @@
 
 from backbones import (
     atomnas,
+    auto_deeplab,
     autonl,
     darts,
     densenas,
@@ -22,13 +23,16 @@ from backbones import (
     spinenet,
     squeezenas,
 )
+from backbones.auto_deeplab import AutoDeepLab
 from backbones.cell_net import CellNet
 from backbones.chain_net import ChainNet
 
 __all__ = [
+    "AutoDeepLab",
     "CellNet",
     "ChainNet",
     "atomnas",
+    "auto_deeplab",
     "autonl",
     "darts",
     "densenas",

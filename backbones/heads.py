@@ -68,6 +68,5 @@ def segmentor(backbone: dict, decode_head: Mapping, num_classes: int) -> dict:
         norm_cfg=dict(type="BN"),
         # the mean over pixels that have a class, as torch's
         loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),
-        **decode_head,
-    )
+    ) | dict(decode_head)
     return dict(type="mmseg.EncoderDecoder", backbone=backbone, decode_head=head, train_cfg={}, test_cfg=dict(mode="whole"))

@@ -36,8 +36,12 @@ RULES = {
     "tasks": (),
     "tasks.classification": ("search", "torch", "torchvision", "numpy", "PIL", "sklearn", "mmengine"),
     "tasks.mm_ops": ("torch", "torchvision", "mmcv"),
+    "tasks.scenes": ("numpy", "PIL", "sklearn"),
     "tasks.detection": ("search", "tasks.mm_ops", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmdet"),
-    "tasks.segmentation": ("search", "tasks.mm_ops", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmseg"),
+    "tasks.segmentation": (
+        *("search", "tasks.mm_ops", "tasks.scenes", "torch", "torchvision", "numpy", "PIL"),
+        *("mmengine", "mmcv", "mmseg"),
+    ),
 }
 
 

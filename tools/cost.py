@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 ARCHS = ROOT / "backbones" / "archs"
-CONVENTIONS = ("macs", "macs+pool", "thop", "thop-legacy")
+CONVENTIONS = ("macs", "macs+atrous", "macs+pool", "thop", "thop-legacy")
 # the papers' networks of DARTS cells: the input, and what --channels, --layers and --classes are unless given
 SETTINGS = {
     "cifar": {"shape": [3, 32, 32], "channels": 36, "layers": 20, "classes": 10},
@@ -176,9 +176,9 @@ def result_of(row: dict, args: argparse.Namespace) -> dict:
     """The counts of one row; what can't be built has a `missing` sentence in their place."""
     from backbones import published
     from backbones.spec import NotBuildable
-    from search.cost.published import counted
+    from search.cost.published import counted, input_size_of
 
-    size = [3, *(row.get("input_size") or (224, 224))] if args.shape is None else args.shape
+    size = [3, *(input_size_of(row) or (224, 224))] if args.shape is None else args.shape
     try:
         config = published.config_of(row) if "config" not in row else row["config"]
         result = counted(row, partial(build, row["name"], config), size, args.convention)

@@ -1,4 +1,4 @@
-"""Draw an architecture's cells: python tools/draw.py D/architecture.json -o FIGURE.svg [--cell normal]."""
+"""Draw a network's cells or path: python tools/draw.py D/architecture.json -o FIGURE.svg [--cell normal | --walk path]."""
 
 import argparse
 import sys
@@ -23,7 +23,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("architecture", help="an architecture file, such as backbones/archs/darts_v2.json")
     parser.add_argument("-o", "--out", required=True, metavar="FIGURE.svg", help="the file to write")
     parser.add_argument("--part", help="the searched module to draw, needed where the file holds several")
-    parser.add_argument("--cell", action="append", default=[], help="draw this cell only; may be repeated")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--cell", action="append", default=[], help="draw this cell only; may be repeated")
+    what.add_argument("--walk", help="draw the path of this choice instead, such as path in Auto-DeepLab's")
     return parser
 
 
@@ -31,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     args = build_parser().parse_args(argv)
     from search.engine import command
-    from search.report import draw_file
-    from search.space import load
+    from search.report import draw_file, draw_trellis
+    from search.space import Walk, load
 
     def action() -> int:
         if Path(args.out).suffix != ".svg":
@@ -43,7 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = args.part or next(iter(parts), None)
         if name not in parts:
             raise ValueError(f"{args.architecture} has no part {name!r}; it has {', '.join(parts) or 'none'}")
-        svg = draw_file(parts[name].space, parts[name].architecture, args.cell)
+        space, architecture = parts[name].space, parts[name].architecture
+        if args.walk is None:
+            svg = draw_file(space, architecture, args.cell)
+        else:
+            walks = [choice.name for choice in space if isinstance(choice, Walk) and choice.name in architecture]
+            if args.walk not in walks:
+                raise ValueError(f"--walk {args.walk!r} is no path of {args.architecture}; it has {', '.join(walks) or 'none'}")
+            svg = draw_trellis(space[args.walk], architecture[args.walk], themed=False)
         Path(args.out).write_text(svg, encoding="utf-8")
         print(args.out)
         return 0

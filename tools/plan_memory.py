@@ -1,9 +1,9 @@
 """What of a search fits in which memory, predicted on fake tensors: no GPU, no images.
 
-python tools/plan_memory.py CONFIG [--memory 11GB 16GB 24GB 80GB] [--json]
+python tools/plan_memory.py CONFIG [--limits 11GB 16GB 24GB 80GB] [--markdown | --json]
 
-A row for every K, image side, precision and plan of execution with what it recomputes: what the config's batch needs, and the
-largest batch that each memory holds.
+A row for every precision and every plan of execution with what it recomputes: what the config's batch needs, and the largest
+batch that each memory holds. docs/memory.md says how it is counted.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if __name__ == "__main__":
     # the folder of this script comes first on the path, where search.py would hide the package of that name
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-# the table looks for batches up to this many times the config's
-LARGEST = 8
+# the table looks for batches from the config's over this up to this many times the config's
+SMALLEST = LARGEST = 8
 EPILOG = """Batches are those of one process. "needs" counts parameters, buffers, states of both optimisers, what the larger
 phase keeps for backward and what else is live at the peak of a step, plus what is assumed beside it: for a GPU 600 MB
-and 5 % (context, workspaces, gaps), not measured. A row takes half a minute; narrow the table by the options.
+and 5 % (context, workspaces, gaps), not measured. A row of the papers' networks takes a minute.
 
 exit codes: 0 success, 2 a mistake in the options or the config, said in one sentence"""
 
@@ -38,14 +38,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config of a search")
     parser.add_argument(
-        "--memory", nargs="+", metavar="SIZE", default=["11GB", "16GB", "24GB", "80GB"], help="11GB 16GB 24GB 80GB by default"
+        "--limits", nargs="+", metavar="SIZE", default=["11GB", "16GB", "24GB", "80GB"], help="11GB 16GB 24GB 80GB by default"
     )
-    parser.add_argument("--json", action="store_true", help="rows as JSON, sizes in bytes")
-    only = parser.add_argument_group("rows, by default all that the config's network has, at the config's image side")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="the table in Markdown")
+    form.add_argument("--json", action="store_true", help="rows as JSON, sizes in bytes")
+    only = parser.add_argument_group("rows, by default all that the config's network has, at the config's K and image side")
     only.add_argument("--partial", nargs="+", type=int, metavar="K", help="partial channels, 1 is all")
     only.add_argument("--crop", nargs="+", type=int, metavar="SIDE", help="sides of training images in pixels")
     only.add_argument("--precision", nargs="+", metavar="NAME", help="float32, bfloat16")
-    only.add_argument("--execution", nargs="+", metavar="NAME", help="reference, batched/fast, batched/balanced, batched/small")
+    only.add_argument("--execution", nargs="+", metavar="NAME", help="reference, batched/fast, triton/small, ...")
     parser.add_argument("--cfg-options", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="change the config")
     return parser
 
@@ -54,23 +56,25 @@ def rows_of(args: argparse.Namespace, limits: Sequence[int]) -> Iterator[dict[st
     """One row after the other, each measured when it is asked for."""
     from search.cost.planner import Setting
     from search.engine import config
-    from search.engine.memory_plan import CUDA_RESERVE, EXECUTIONS, SHARES, Planner, modules_with, with_options
+    from search.engine.memory_plan import CUDA_RESERVE, SHARES, Planner, with_options
     from search.engine.run import adapter_of
+    from search.engine.searchable import modules_with
+    from search.supernet.plans import MEMORY
 
     cfg = config.load(args.config, args.cfg_options)
-    # every plan of execution and every K, whichever is the config's
-    most = {"plan": EXECUTIONS[0][0], "memory": EXECUTIONS[0][1], "partial": SHARES[0]}
+    # every plan of execution, whichever is the config's, and every K that is asked for
+    most = {"plan": "reference", "memory": MEMORY[0], **({"partial": SHARES[0]} if args.partial else {})}
     options = {key: value for name, value in most.items() for key, _ in modules_with(cfg.get("model"), name)}
-    planner = Planner(with_options(cfg, options), adapter_of(cfg), CUDA_RESERVE)
+    planner = Planner(with_options(cfg, options), adapter_of(cfg), CUDA_RESERVE, plans=("batched", "triton"))
     ladders = planner.ladders
-    batch = ladders.batch[0]
-    needs = planner.needs((batch, ladders.batch[-1], LARGEST * batch))
-    partials = chosen("partial", args.partial, ladders.partial)
+    batch = ladders.batch
+    needs = planner.needs((max(1, batch // SMALLEST), batch, LARGEST * batch))
+    partials = chosen("partial", args.partial, ladders.partial) if args.partial else ladders.partial[:1]
     crops = chosen("crop", args.crop, ladders.crop) if args.crop else ladders.crop[:1]
     precisions = chosen("precision", args.precision, ladders.precision)
     executions = chosen("execution", args.execution, ladders.execution)
     for partial, crop, precision, execution in product(partials, crops, precisions, executions):
-        yield row_of(Setting(execution, precision, batch, crop, partial), needs, limits)
+        yield row_of(Setting(execution, precision, ladders.parts[0], crop, partial, batch), needs, limits)
 
 
 def chosen(name: str, asked: Sequence[Any] | None, known: Sequence[Any]) -> list[Any]:
@@ -94,31 +98,49 @@ def row_of(setting: Setting, needs: Needs, limits: Sequence[int]) -> dict[str, A
     }
 
 
-def show(args: argparse.Namespace, limits: Sequence[int]) -> None:
-    """The table, with what is being measured while it grows."""
+def measured(args: argparse.Namespace, limits: Sequence[int]) -> list[dict[str, Any]]:
+    """All rows, with what is being measured while they are made."""
     from rich.console import Console
-    from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     rows = []
     with Console(stderr=True).status("measuring") as status:
         for row in rows_of(args, limits):
             rows.append(row)
             status.update(f"measuring: {len(rows)} rows")
-    table = Table(title=f"{Path(args.config).stem}: largest batch of one process that fits", title_justify="left")
-    for name in ("K", "image", "precision", "execution"):
-        table.add_column(name)
-    table.add_column(f"kept at {rows[0]['batch']}", justify="right")
-    table.add_column(f"needs at {rows[0]['batch']}", justify="right")
-    for text in args.memory:
-        table.add_column(text, justify="right")
+    return rows
+
+
+def cells_of(args: argparse.Namespace, rows: Sequence[dict[str, Any]], limits: Sequence[int]) -> list[list[str]]:
+    """The table's head and rows as text."""
+    batch = rows[0]["batch"]
+    table = [["K", "image", "precision", "execution", f"kept at {batch}", f"needs at {batch}", *args.limits]]
     for row in rows:
-        cells = [row[name] for name in ("partial", "crop", "precision", "execution")]
+        named = ["-" if row[name] is None else str(row[name]) for name in ("partial", "crop", "precision", "execution")]
         sizes = [f"{size / 1e9:.2f}" for size in (max(row["kept"].values()), row["total"])]
-        fits = [fit_text(row["fits"][str(limit)], row) for limit in limits]
-        table.add_row(*("-" if cell is None else str(cell) for cell in cells), *sizes, *fits)
+        table.append([*named, *sizes, *(fit_text(row["fits"][str(limit)], row) for limit in limits)])
+    return table
+
+
+def show(args: argparse.Namespace, limits: Sequence[int]) -> None:
+    """Print the table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    head, *rows = cells_of(args, measured(args, limits), limits)
+    title = f"{Path(args.config).stem}: largest batch of one process that fits"
+    legend = "kept and needs in GB (10^9 bytes); -: not even an eighth of the batch; +: no larger batch was looked at"
+    if args.markdown:
+        lines = [head, ["---"] * 4 + ["---:"] * (len(head) - 4), *rows]
+        print("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), "", legend]))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(head):
+        table.add_column(name, justify="left" if i < 4 else "right")
+    for row in rows:
+        table.add_row(*row)
     console.print(table)
-    console.print("kept and needs in GB (10^9 bytes); -: not even an eighth of the batch; +: no larger batch was looked at")
+    console.print(legend)
 
 
 def fit_text(batch: int | None, row: dict[str, Any]) -> str:
@@ -135,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from search.engine import command
 
     def action() -> int:
-        limits = [parse_bytes(text) for text in args.memory]
+        limits = [parse_bytes(text) for text in args.limits]
         if args.json:
             print(json.dumps(list(rows_of(args, limits)), indent=1))
         else:

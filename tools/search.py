@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--max-memory",
         metavar="SIZE",
         help="memory of the device that may be used, such as 11GB: where the config needs more, plan of execution and "
-        "recomputation, precision, batch, image size and K (in this order) are changed until the predicted peak fits",
+        "recomputation, precision, parts of a batch, image size and K (in this order) are changed until the predicted peak "
+        "fits (docs/memory.md)",
     )
     parser.add_argument(
         "--allow-different-threads",

@@ -1,4 +1,4 @@
-"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out F.json] [--show-dir D] [--tta]."""
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out PLACE] [--show-dir D] [--tta]."""
 
 import argparse
 import sys
@@ -23,9 +23,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", help="config of the training that made the checkpoint")
     parser.add_argument("checkpoint", help="its checkpoint.pth")
     parser.add_argument("--arch", help="architecture file, where the checkpoint doesn't hold it")
-    parser.add_argument("--out", metavar="F.json", help="write every prediction to this file")
-    parser.add_argument("--show-dir", metavar="D", help="write every image with its true and predicted label here")
-    parser.add_argument("--tta", action="store_true", help="average predictions over each image and its mirror image")
+    parser.add_argument(
+        "--out",
+        metavar="PLACE",
+        help="write every prediction here: classification to a file F.json, segmentation label maps to a folder",
+    )
+    parser.add_argument("--show-dir", metavar="D", help="write every image with its true and predicted labels here")
+    parser.add_argument(
+        "--tta",
+        action="store_true",
+        help="average predictions over each image and its mirror image; segmentation over the config's tta_pipeline",
+    )
     parser.add_argument("--work-dir", help="where logs go, a folder 'test' beside the checkpoint by default")
     parser.add_argument(
         "--cfg-options",

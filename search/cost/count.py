@@ -2,6 +2,8 @@
 
 How operations are counted (``CONVENTIONS``):
 - ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not counted.
+- ``macs+atrous``: with maps under atrous convolutions padded to a multiple of the rate, as TensorFlow computes them
+  (Auto-DeepLab).
 - ``macs+pool``: plus the elements that global average pools read, in squeeze-excitations and before the
   classifier (AtomNAS, AutoNL, FBNet's zoo).
 - ``thop``: what ``thop`` prints today: plus 4 an element of a batch norm, 1 of an average pool's output, and for
@@ -17,6 +19,7 @@ Why the meta device: no memory and no arithmetic, and on real CPU tensors fused 
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 CONVENTIONS: Mapping[str, str] = {
     "macs": "multiply-adds (one counts one) of convolutions and matrix products, without auxiliary heads",
+    "macs+atrous": "macs, with maps under atrous convolutions padded to a multiple of the rate",
     "macs+pool": "macs, plus the elements that global average pools read",
     "thop": "macs, plus 4 an element of batch norms, 1 of average pools, input and output of global ones",
     "thop-legacy": "macs, plus 2 an element of batch norms, 1 of ReLUs, 2 of max pools, 3 of average pools",
@@ -179,6 +183,8 @@ def _left_out(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]
 
 def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
     """What each operation adds to a convention's count, called by the counter with real (meta) tensors."""
+    if convention == "macs+atrous":
+        return {_ATEN.convolution: _padded_convolution}
     if convention == "macs+pool":
         return dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x))
     if convention == "thop":
@@ -194,6 +200,18 @@ def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
             **dict.fromkeys((*_GLOBAL_POOLS, _ATEN.avg_pool2d), _elements(lambda x, y: 3 * y)),
         }
     return {}
+
+
+def _padded_convolution(x: Tensor, weight: Tensor, *settings: Any, out_val: Tensor, **_: Any) -> int:
+    """Twice the multiply-adds of a convolution (not a transposed one), its output padded to a multiple of the dilation."""
+    dilation, transposed = settings[3], settings[4]
+    assert not transposed, "transposed convolutions have no atrous convention"
+    positions = math.prod(-(-n // d) * d for n, d in zip(out_val.shape[2:], dilation, strict=True))
+    return 2 * x.shape[0] * positions * weight.numel()
+
+
+# asks the counter for tensors in place of their shapes
+_padded_convolution._get_raw = True  # type: ignore[attr-defined]
 
 
 def _elements(formula: Callable[[int, int], int]) -> Callable[..., int]:

@@ -25,7 +25,9 @@ def bytes_kept(forward: Callable[[], Tensor], exclude: Iterable[Tensor] = ()) ->
         if _key(tensor) not in left_out:
             storage = tensor.untyped_storage()
             kept.setdefault(storage._cdata, storage)
-        return tensor
+        # an operation that kept its own output would hold itself, for ever where no backward runs through it; autograd puts
+        # the history back when it is asked for
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = forward()

@@ -5,15 +5,18 @@ What is changed, from what is given up first to what is given up last:
 1. execution: the batched plan of mixed operations computes the same sums in another order and keeps less, and what it
    recomputes in backward ("balanced", "small") is exact, running statistics included. Only time changes.
 2. precision: autocast to bfloat16 rounds activations; nothing of the method or its settings changes. float16 takes the
-   same bytes but needs its loss scaled, which gradients taken by ``autograd.grad`` are not, so it isn't offered.
-3. batch: gradients and batch statistics get noisier. The weights' learning rate follows in proportion (Goyal et al., arXiv
-   1706.02677, section 2.1); the logits' does not, for Adam's steps don't grow with the batch.
+   same bytes but needs its loss scaled, which gradients taken by ``autograd.grad`` are not, so it isn't offered; nor is
+   bfloat16 on a GPU that only emulates it.
+3. parts: each batch goes through the network in parts, and a step takes the mean of their gradients. The batch size, the
+   number of steps and both learning rates are the config's; batch norms see a part of the batch, and a second order gradient
+   looks ahead from a part. (A smaller batch with a smaller learning rate would also change how far the logits move, because
+   Adam's steps don't depend on the batch and there would be more of them.)
 4. crop: the network is searched on smaller images than the config's, and what is best may depend on that.
 5. partial, the K of partial channels (PC-DARTS, arXiv 1907.05737, section 3.1), comes last: candidates then see 1/K of the
    channels, which is another method, and its results aren't the config's.
 
-A setting is preferred to another if it gives up less of the last thing, then of the one before, and so on. So the batch
-shrinks only when neither recomputation nor bfloat16 is enough at the full one.
+A setting is preferred to another if it gives up less of the last thing, then of the one before, and so on. So a batch is
+parted only when neither recomputation nor bfloat16 is enough for a whole one.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
-ORDER = ("execution", "precision", "batch", "crop", "partial")
+ORDER = ("execution", "precision", "parts", "crop", "partial")
 _UNITS = {"B": 1}
 for _i, _letter in enumerate("kMGT", 1):
     _UNITS[f"{_letter.upper()}B"], _UNITS[f"{_letter.upper()}IB"] = 1000**_i, 1024**_i
@@ -50,20 +53,21 @@ def say_bytes(size: float) -> str:
 
 @dataclass(frozen=True)
 class Setting:
-    """One value for each thing of `ORDER`; None where the network has no such argument.
+    """One value for each thing of `ORDER`, None where the network has no such argument, and the batch.
 
-    ``execution``: a plan of execution and what it recomputes; ``batch``: images of one process; ``crop``: side of an image
-    in pixels; ``partial``: K.
+    ``execution``: a plan of execution and what it recomputes; ``parts``: of a batch, one after the other; ``crop``: side of
+    an image in pixels; ``partial``: K; ``batch``: images of one process in a step.
     """
 
     execution: str | None
     precision: str
-    batch: int
+    parts: int
     crop: int | None
     partial: int | None
+    batch: int
 
     def __str__(self) -> str:
-        words = [f"batch {self.batch}", self.precision]
+        words = [f"batch {self.batch}" + (f" in {self.parts} parts" if self.parts > 1 else ""), self.precision]
         if self.crop is not None:
             words.insert(1, f"crop {self.crop}")
         if self.execution is not None:
@@ -75,23 +79,27 @@ class Setting:
 
 @dataclass(frozen=True)
 class Ladders:
-    """The values of each thing of `ORDER`, the config's own first, every next one with less memory. None is empty."""
+    """The values of each thing of `ORDER`, the config's own first, every next one with less memory. None is empty.
+
+    ``batch``: the config's, images of one process.
+    """
 
     execution: Sequence[str | None]
     precision: Sequence[str]
-    batch: Sequence[int]
+    parts: Sequence[int]
     crop: Sequence[int | None]
     partial: Sequence[int | None]
+    batch: int
 
     @property
     def first(self) -> Setting:
         """The config's own setting."""
-        return Setting(**{name: getattr(self, name)[0] for name in ORDER})
+        return Setting(batch=self.batch, **{name: getattr(self, name)[0] for name in ORDER})
 
     @property
     def last(self) -> Setting:
         """The setting that gives up everything."""
-        return Setting(**{name: getattr(self, name)[-1] for name in ORDER})
+        return Setting(batch=self.batch, **{name: getattr(self, name)[-1] for name in ORDER})
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ class Needs:
 
     Args:
         measure: counts one setting; called once for each that is needed.
-        batches: batch sizes to measure at, at least one; others must lie between the smallest and the largest.
+        batches: batch sizes to measure at, at least one; others, asked for only of whole batches, must lie between them.
         reserve: added to each.
     """
 
@@ -208,7 +216,7 @@ class Needs:
 def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Setting:
     """The first setting in the order of preference that needs at most ``limit`` bytes.
 
-    Whether a batch, or a pair of K and crop, can fit at all is told by one look at its last setting, so few are measured.
+    Whether a number of parts, or a pair of K and crop, can fit at all is told by its last setting, so few are measured.
     Raises NothingFits with the smallest need.
     """
     if needs(ladders.first) <= limit:
@@ -223,20 +231,19 @@ def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Set
     for partial, crop in product(ladders.partial, ladders.crop):
         if needs(replace(last, partial=partial, crop=crop)) > limit:
             continue
-        for batch in ladders.batch:
-            if needs(replace(last, partial=partial, crop=crop, batch=batch)) > limit:
+        for parts in ladders.parts:
+            if needs(replace(last, partial=partial, crop=crop, parts=parts)) > limit:
                 continue
             for precision, execution in product(ladders.precision, ladders.execution):
-                setting = Setting(execution, precision, batch, crop, partial)
+                setting = Setting(execution, precision, parts, crop, partial, ladders.batch)
                 if needs(setting) <= limit:
                     return setting
     raise AssertionError("the last setting was found to fit")
 
 
-def shorter(batch: int) -> tuple[int, ...]:
-    """A batch size and smaller ones, by eighths of it, at least 2 images where it holds so many."""
-    least = min(batch, 2)
-    return tuple(sorted({max(least, batch * eighths // 8) for eighths in range(1, 9)}, reverse=True))
+def parted(batch: int) -> tuple[int, ...]:
+    """Numbers of parts to cut a batch in: 1, 2, 4, 8, as long as every part holds at least 2 images."""
+    return (1, *(parts for parts in (2, 4, 8) if batch >= 2 * parts))
 
 
 def smaller(side: int) -> tuple[int, ...]:

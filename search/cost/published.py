@@ -18,10 +18,21 @@ SOURCES: Mapping[str | None, tuple[str, str]] = {
     "params P1 + aux head, madds M0": ("with auxiliary", "macs"),
     "params P0 (no BN), madds M0": ("without norms", "macs"),
     "params P0 without fc bias, madds M0+GAP": ("weights", "macs+pool"),
+    "params P1; madds M0 + atrous maps padded to a multiple of the rate, 1025x2049": ("all", "macs+atrous"),
     "params P1, madds M0+GAP": ("all", "macs+pool"),
     "params P1, madds M0 + SE-pool + GAP elements": ("all", "macs+pool"),
     "params P1, madds M0 + NL (min order) + SE-pool + GAP elements": ("all", "macs+pool"),
 }
+# (height, width) that those counted at which differ from the size that is printed
+SIZES: Mapping[str | None, tuple[int, int]] = {
+    "params P1; madds M0 + atrous maps padded to a multiple of the rate, 1025x2049": (1025, 2049),
+}
+
+
+def input_size_of(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(height, width) that a row is counted at: what its source counted at, else what it says."""
+    size = SIZES.get((row.get("check") or {}).get("convention")) or row.get("input_size")
+    return None if size is None else (size[0], size[1])
 
 
 def conventions_of(row: Mapping[str, Any]) -> tuple[str, str]:

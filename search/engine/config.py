@@ -41,6 +41,7 @@ TOP_LEVEL: dict[str, str] = {
     "auto_scale_lr": "scales the learning rate with the batch size",
     "val_evaluator": "validation metrics",
     "test_evaluator": "test metrics",
+    "tta_pipeline": "transforms of a test that averages over versions of an image, as mmdet and mmseg have it",
     "default_hooks": "mmengine's standard hooks by name",
     "custom_hooks": "further hooks, in a list",
     "data_preprocessor": "normalisation, where the model has none of its own",

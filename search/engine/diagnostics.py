@@ -1,14 +1,16 @@
 """What a search tells about itself each epoch: entropy of the gates, share of skips, the discretisation gap."""
 
 import math
+import re
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from search.space import Architecture, OneOf, Space
+from search.space import Architecture, Choice, OneOf, Space, Walk
 
 # more skips than this share of a cell's edges is the collapse of DARTS-like searches (RobustDARTS, arXiv 1909.09656)
 COLLAPSE = 0.5
@@ -37,7 +39,7 @@ def skip_share(space: Space, architecture: Architecture) -> float | None:
     return sum(skips for skips, _ in counts) / total if total else None
 
 
-def gate_entropy(space: Space, probabilities: Mapping[str, Sequence[float]]) -> float | None:
+def gate_entropy(space: Space, probabilities: Mapping[str, Any]) -> float | None:
     """Mean entropy of the operations' gates over that of uniform gates: 1 undecided, 0 decided."""
     shares = []
     for choice in space:
@@ -64,21 +66,33 @@ def collapse_warning(space: Space, architecture: Architecture) -> str | None:
 
 
 def describe_architecture(
-    space: Space, probabilities: Mapping[str, Sequence[float]], architecture: Architecture, frozen: bool
+    space: Space, probabilities: Mapping[str, Any], architecture: Architecture, frozen: bool
 ) -> dict[str, Any]:
     """The logits and what they decode to, as plain values for a line of history; no warning while `frozen`."""
     return {
         "skip_share": skip_share(space, architecture),
         "entropy": gate_entropy(space, probabilities),
-        "probabilities": {name: [float(p) for p in weights] for name, weights in probabilities.items()},
+        "probabilities": {name: _plain(space[name], weights) for name, weights in probabilities.items()},
         "architecture": architecture.to_json(),
         "warning": None if frozen else collapse_warning(space, architecture),
     }
+
+
+def _plain(choice: Choice, weights: Any) -> list[float] | dict[str, float]:
+    """Weights of options as a list; those of a walk's moves by the moves' names."""
+    if isinstance(choice, Walk):
+        return {choice.transition_text(move): float(p) for move, p in weights.items()}
+    return [float(p) for p in weights]
 
 
 def peak_memory_mib() -> float:
     """The most memory held so far: on the GPU if there is one, else this process's resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
+    # Linux: ru_maxrss begins with the peak of the process that started this one
+    status = Path("/proc/self/status")
+    peak = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
+    if peak is not None:
+        return int(peak[1]) / 2**10
     # kilobytes on Linux, bytes on macOS
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

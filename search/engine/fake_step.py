@@ -39,9 +39,13 @@ class _Step(BilevelLoop):
     average = staticmethod(list)
     average_gradients = staticmethod(lambda parameters: None)
 
-    def __init__(self, runner: SimpleNamespace, arch_clip_grad: dict | None) -> None:
-        self._runner, self.arch_clip_grad = runner, arch_clip_grad
+    def __init__(self, runner: SimpleNamespace, arch_clip_grad: dict | None, batch_parts: int) -> None:
+        self._runner, self.arch_clip_grad, self.batch_parts = runner, arch_clip_grad, batch_parts
         self.kept = 0
+
+    def _parts(self, data: Any) -> list[tuple[float, Any]]:
+        # from the second part on, whose gradients meet those of the first, a part is like the one before
+        return super()._parts(data)[:2]
 
     def _losses(self, data: Any, weights: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Any]]:
         model, found = self.runner.model, []
@@ -81,7 +85,8 @@ def _measure(cfg: Config, adapter: Any, space: Space, live: LiveBytes) -> Need:
     model, params = runner.model, runner.arch_params
     if hasattr(adapter, "memory_loss"):
         _replace_loss(model, adapter)
-    step = _Step(runner, (cfg.get("train_cfg") or {}).get("arch_clip_grad"))
+    loop = cfg.get("train_cfg") or {}
+    step = _Step(runner, loop.get("arch_clip_grad"), loop.get("batch_parts", 1))
     gradients = _fill_optimizers(runner)
     # an EMAHook's copy
     averaged = [torch.empty_like(t) for t in (*model.parameters(), *model.buffers())] if _averages(cfg) else []

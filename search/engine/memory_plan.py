@@ -5,33 +5,33 @@ user couldn't write. It is made once, before the first step, and kept in the wor
 """
 
 import copy
-import inspect
 import json
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 
-from search.cost.planner import Ladders, Need, Needs, NothingFits, Reserve, Setting, choose, say_bytes, shorter, smaller
+from search.cost.planner import Ladders, Need, Needs, NothingFits, Reserve, Setting, choose, parted, say_bytes, smaller
 from search.registry import MODELS
 from search.supernet import record
+from search.supernet.plans import MEMORY, choose_plan
 
 from . import distributed
 from .checkpoint import write_json
 from .diagnostics import peak_memory_mib
 from .errors import BudgetError, UserError, whole_number
 from .fake_step import need_of
-from .keywords import keywords
+from .searchable import modules_with
+from .stages import stages_of
 
 NAME = "memory_plan.json"
 FORMAT = 1
 LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader")
-# values of the arguments `plan` and `memory` of searchable modules, the most bytes first; the reference recomputes nothing
-EXECUTIONS = (("reference", "fast"), ("batched", "fast"), ("batched", "balanced"), ("batched", "small"))
 SHARES = (1, 2, 4, 8)
 PLAIN = ("OptimWrapper", "mmengine.OptimWrapper")
 AUTOCAST = "AutocastOptimWrapper"
@@ -79,17 +79,6 @@ def with_options(cfg: Config, options: Mapping[str, Any]) -> Config:
     return merged
 
 
-def modules_with(model: Any, argument: str, place: str = "model") -> Iterator[tuple[str, Any]]:
-    """(key of the argument, its value now) of the searchable modules in a model's config that take it."""
-    if isinstance(model, Mapping):
-        built = MODELS.get(model["type"]) if isinstance(model.get("type"), str) else model.get("type")
-        if built is not None and {"arch", argument} <= (keywords(built) or set()):
-            yield f"{place}.{argument}", model.get(argument, inspect.signature(built).parameters[argument].default)
-    items = model.items() if isinstance(model, Mapping) else enumerate(model) if isinstance(model, list | tuple) else ()
-    for key, value in items:
-        yield from modules_with(value, argument, f"{place}.{key}")
-
-
 class Planner:
     """The settings that a config can have, what they need, and the options that make them.
 
@@ -97,34 +86,50 @@ class Planner:
         cfg: of a search; the task adapter need not have completed it from data.
         adapter: the task's. ``memory_batch`` is needed; without ``image_size`` and ``crop_options`` crops aren't changed.
         reserve: what the process needs beside a step's tensors.
+        tell: is called with every setting before it is measured, which takes seconds to a minute.
+        plans: to be tried in place of the reference plan, in this order.
 
     Raises UserError for a task or a config that can't be planned.
     """
 
-    def __init__(self, cfg: Config, adapter: Any, reserve: Reserve) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        adapter: Any,
+        reserve: Reserve,
+        tell: Callable[[Setting], object] = lambda setting: None,
+        plans: Sequence[str] = ("batched",),
+    ) -> None:
         for key in ("strategy", "arch_dataloader", "arch_optimizer", "optim_wrapper"):
             if cfg.get(key) is None:
                 raise UserError(f"The config has no {key}, which a search needs: is it a config for training?")
         if not hasattr(adapter, "memory_batch"):
             raise UserError(f"The memory of task {cfg.get('task')!r} can't be predicted: its adapter has no memory_batch.")
-        self.cfg, self.adapter, self.reserve = cfg, adapter, reserve
-        self.executions = self._executions()
+        self.cfg, self.adapter, self.reserve, self.tell = cfg, adapter, reserve, tell
+        self._staged = self._last_stage()
+        self.executions = self._executions(plans)
         batch = whole_number("train_dataloader.batch_size", cfg["train_dataloader"].get("batch_size"))
         self.ladders = Ladders(
             execution=tuple(self.executions),
             precision=self._precision(),
-            batch=shorter(batch),
+            parts=self._parts(batch),
             crop=self._crops(),
             partial=self._partial(),
+            batch=batch,
         )
 
     def needs(self, batches: Sequence[int] | None = None) -> Needs:
-        """Bytes of settings, measured at ``batches``; by default the largest and the smallest batch of the ladder."""
+        """Bytes of settings, measured at ``batches``; by default the config's."""
 
         def measure(setting: Setting) -> Need:
-            return need_of(with_options(self.cfg, self.options(setting)), self.adapter)
+            self.tell(setting)
+            cfg = with_options(self.cfg, {**self._staged, **self.options(setting)})
+            # tensors without values are the CPU's: what the device would take has to be said
+            taken = choose_plan(torch.device(get_device()), torch.float32)[0]
+            auto = {key: taken for key, plan in modules_with(cfg["model"], "plan") if plan == "auto"}
+            return need_of(with_options(cfg, auto), self.adapter)
 
-        return Needs(measure, batches or (self.ladders.batch[0], self.ladders.batch[-1]), self.reserve)
+        return Needs(measure, batches or (self.ladders.batch,), self.reserve)
 
     def plan(self, limit: int) -> MemoryPlan:
         """The best setting for ``limit`` bytes. Raises BudgetError, naming the smallest need, where none fits."""
@@ -152,12 +157,24 @@ class Planner:
         if setting.crop != own.crop:
             options.update(self.adapter.crop_options(cfg, setting.crop))
         if setting.batch != own.batch:
-            options.update(_batch_options(cfg, setting.batch / own.batch))
+            options.update(_batch_sizes(cfg, LOADERS, setting.batch / own.batch))
+        if setting.parts != own.parts:
+            # validation isn't parted
+            options.update(_batch_sizes(cfg, LOADERS[2:], own.parts / setting.parts))
+            options["train_cfg.batch_parts"] = setting.parts
         if setting.precision != own.precision:
             options["optim_wrapper.type"] = AUTOCAST
         return {**options, **self.executions[setting.execution]}
 
-    def _executions(self) -> dict[str | None, dict[str, Any]]:
+    def _last_stage(self) -> dict[str, int]:
+        """Options that give the model the K of the config's last stage, which needs the most, because K falls; {} without."""
+        loop, found = self.cfg.get("train_cfg") or {}, dict(modules_with(self.cfg["model"], "partial"))
+        if not loop.get("stages"):
+            return {}
+        epochs = whole_number("train_cfg.max_epochs", loop.get("max_epochs"))
+        return dict.fromkeys(found, stages_of(loop["stages"], min(found.values(), default=None), epochs)[-1].partial)
+
+    def _executions(self, others: Sequence[str]) -> dict[str | None, dict[str, Any]]:
         """Options by name: the config's own execution (no options), and those of fewer bytes that the network has."""
         plans, memories = (dict(modules_with(self.cfg["model"], name)) for name in ("plan", "memory"))
         pairs = set(zip(plans.values(), memories.values(), strict=False))
@@ -165,7 +182,12 @@ class Planner:
             return {None: {}}
         (own,) = pairs
         found: dict[str | None, dict[str, Any]] = {execution_name(*own): {}}
-        rest = EXECUTIONS[EXECUTIONS.index(own) + 1 :] if own in EXECUTIONS and not self._differentiates_twice() else ()
+        if self._differentiates_twice() or own[1] not in MEMORY:
+            return found
+        if own[0] == "reference":
+            rest = [(plan, memory) for plan in others for memory in MEMORY]
+        else:
+            rest = [(own[0], memory) for memory in MEMORY[MEMORY.index(own[1]) + 1 :]]
         for plan, memory in rest:
             options = {**dict.fromkeys(plans, plan), **dict.fromkeys(memories, memory)}
             if self._builds(options):
@@ -180,6 +202,9 @@ class Planner:
         found = dict(modules_with(self.cfg["model"], "partial"))
         if not found:
             return (None,)
+        if self._staged:
+            # a schedule is the config's to change
+            return (min(self._staged.values()),)
         own = min(found.values())
         rest = [k for k in SHARES if k > own and self._builds({key: max(k, value) for key, value in found.items()})]
         return (own, *rest)
@@ -187,8 +212,13 @@ class Planner:
     def _precision(self) -> tuple[str, ...]:
         kind = self.cfg["optim_wrapper"].get("type", PLAIN[0])
         if kind in PLAIN:
-            return ("float32", "bfloat16")
+            return ("float32", "bfloat16") if _has_bfloat16() else ("float32",)
         return ("bfloat16",) if kind == AUTOCAST else (f"by {kind}",)
+
+    def _parts(self, batch: int) -> tuple[int, ...]:
+        own = (self.cfg.get("train_cfg") or {}).get("batch_parts", 1)
+        arch = whole_number("arch_dataloader.batch_size", self.cfg["arch_dataloader"].get("batch_size"))
+        return (own, *(parts for parts in parted(min(batch, arch)) if parts > own))
 
     def _crops(self) -> tuple[int | None, ...]:
         if not hasattr(self.adapter, "crop_options"):
@@ -206,33 +236,28 @@ class Planner:
         return True
 
 
-def _batch_options(cfg: Config, ratio: float) -> dict[str, Any]:
-    """Every loader's batch times a ratio, and the weights' rates with it, unless mmengine scales them itself."""
-    options: dict[str, Any] = {}
-    for loader in LOADERS:
-        if cfg.get(loader) is not None:
-            own = cfg[loader]["batch_size"]
-            options[f"{loader}.batch_size"] = max(min(own, 2), round(own * ratio))
-    if (cfg.get("auto_scale_lr") or {}).get("enable"):
-        return options
-    options["optim_wrapper.optimizer.lr"] = cfg["optim_wrapper"]["optimizer"]["lr"] * ratio
-    schedulers = cfg.get("param_scheduler") or []
-    single = isinstance(schedulers, Mapping)
-    for i, scheduler in enumerate([schedulers] if single else schedulers):
-        if scheduler.get("eta_min"):
-            options["param_scheduler" + ("" if single else f".{i}") + ".eta_min"] = scheduler["eta_min"] * ratio
-    return options
+def _batch_sizes(cfg: Config, loaders: Sequence[str], ratio: float) -> dict[str, int]:
+    """Options that multiply loaders' batches by a ratio; at least 2 images stay."""
+    own = {loader: cfg[loader]["batch_size"] for loader in loaders if cfg.get(loader) is not None}
+    return {f"{loader}.batch_size": max(min(size, 2), round(size * ratio)) for loader, size in own.items()}
 
 
-def make(cfg: Config, adapter: Any, work_dir: Path, limit: int) -> MemoryPlan:
+def _has_bfloat16() -> bool:
+    # a GPU before Ampere runs it without its fast units, slower than float32
+    return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def make(
+    cfg: Config, adapter: Any, work_dir: Path, limit: int, tell: Callable[[Setting], object] = lambda setting: None
+) -> MemoryPlan:
     """Plans for this process's device and writes the plan to the work directory; the first process does it for all.
 
-    Raises BudgetError where nothing fits.
+    ``tell``: as `Planner`'s. Raises BudgetError where nothing fits.
     """
     outcome: MemoryPlan | ValueError | None = None
     if distributed.rank() == 0:
         try:
-            outcome = Planner(cfg, adapter, reserve_here()).plan(limit)
+            outcome = Planner(cfg, adapter, reserve_here(), tell).plan(limit)
             write_json(work_dir / NAME, as_json(outcome))
         except ValueError as error:
             outcome = error

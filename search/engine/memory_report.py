@@ -1,19 +1,30 @@
 """A memory plan as tables on the terminal."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich.console import Console
 from rich.table import Table
 
-from search.cost.planner import ORDER, say_bytes
+from search.cost.planner import ORDER, Setting, say_bytes
 
+from . import distributed
 from .memory_plan import MemoryPlan
 
 _WORDS = {
     "execution": ("execution", "the same results, in another time"),
     "precision": ("precision", "activations are rounded"),
-    "batch": ("batch of a process", "noisier gradients; the weights' learning rate shrinks with it"),
+    "parts": ("parts of a batch", "batch norms see a part; steps and learning rates stay"),
     "crop": ("image side", "searched on smaller images than the config's"),
     "partial": ("K of partial channels", "another method than the config's"),
 }
+
+
+@contextmanager
+def measuring() -> Iterator[Callable[[Setting], None]]:
+    """A function that says which setting is being measured, while the block runs; the first process speaks for all."""
+    with Console(stderr=True, quiet=distributed.rank() > 0).status("planning memory") as status:
+        yield lambda setting: status.update(f"planning memory: {setting}")
 
 
 def show(plan: MemoryPlan) -> None:
@@ -28,6 +39,9 @@ def show(plan: MemoryPlan) -> None:
             words, meaning = _WORDS[name]
             table.add_row(words, str(own), str(chosen), meaning if own != chosen else "")
     console.print(table)
+    processes = distributed.world_size()
+    each = f" of each of {processes} processes, all of them" if processes > 1 else ""
+    console.print(f"batch {plan.setting.batch}{each} as in the config")
     console.print(", ".join(f"{words} {say_bytes(size)}" for words, size in parts(plan)))
     if plan.options:
         console.print("the same by hand: --cfg-options " + " ".join(f"{k}={v}" for k, v in plan.options.items()))

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torchvision
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from search.registry import TASKS
 
@@ -100,13 +101,17 @@ def without_test(cfg: Config) -> Config:
 
 @contextmanager
 def running(cfg: Config) -> Iterator[Path]:
-    """Joins the processes of `cfg.launcher` for the block; gives the work directory; a full disk is a UserError."""
+    """Joins the processes of `cfg.launcher` for the block; gives the work directory; a full disk is a UserError.
+
+    Types without a scope are looked up in the config's ``default_scope`` from here on, not only once there is a Runner.
+    """
     if not cfg.get("work_dir"):
         raise UserError("There is no work directory: give --work-dir.")
     work_dir = Path(cfg.work_dir)
     started = distributed.start(cfg.get("launcher", "none"))
     try:
-        with full_disk_is_the_users(str(work_dir)):
+        scope = DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine")
+        with scope, full_disk_is_the_users(str(work_dir)):
             yield work_dir
     finally:
         if started:

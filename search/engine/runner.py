@@ -51,8 +51,8 @@ class ExactRunner(Runner):
         self.extra: dict[str, Any] = {}  # plain values that a checkpoint carries along
         self.initialise: Callable[[nn.Module], object] | None = None  # run on the model once it has its weights
         super().__init__(*args, **kwargs)
-        for handler in _consoles(self.logger):
-            handler.setLevel(self.logger.level)
+        for handler, level in self._console_levels:
+            handler.setLevel(level)
         self.history = History(Path(self.work_dir) / HISTORY)
 
     @property
@@ -80,7 +80,8 @@ class ExactRunner(Runner):
     def build_logger(self, *args, **kwargs):
         """mmengine's; while the runner is built its long lists of settings and hooks go to the log file only."""
         logger = super().build_logger(*args, **kwargs)
-        for handler in _consoles(logger):
+        self._console_levels = [(handler, handler.level) for handler in _consoles(logger)]
+        for handler, _ in self._console_levels:
             handler.setLevel(logging.WARNING)
         return logger
 
@@ -326,6 +327,7 @@ class ExactRunner(Runner):
         checkpoint = files.read_own(filename, "cpu" if map_location == "default" else map_location)
         ours = checkpoint["visnas"]
         files.require_same_run(filename, ours, self.kind, self.run_config, self.world_size, self.allow_different_threads)
+        self._prepare_for(ours)
         self._take(checkpoint, str(filename), strict=True, revise_keys=[])
         mine = ours["ranks"][self.rank]
         for name, buffer in self.bare_model.named_buffers():
@@ -348,6 +350,9 @@ class ExactRunner(Runner):
         if self.rank == 0:
             self.history.cut(ours["history"])
         self.logger.info(f"resumed at epoch {self.epoch}, step {self.iter}")
+
+    def _prepare_for(self, ours: Mapping[str, Any]) -> None:
+        """Gives the model the shapes of a checkpoint's; ``ours``: what the checkpoint holds beside mmengine's."""
 
     @staticmethod
     def _load_hook(hook: Any, state: Mapping[str, Any]) -> None:

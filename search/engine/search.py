@@ -46,8 +46,9 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
 
     Args:
         cfg: the config of a search.
-        max_memory: bytes of the device that the search may use. Where the config needs more, K, batch size, crop, precision
-            and recomputation are changed before the first step, see `search.cost.planner`; a resumed search keeps its plan.
+        max_memory: bytes of the device that the search may use. Where the config needs more, plan of execution and
+            recomputation, precision, parts of a batch, crop and K are changed, in this order, before the first step, see
+            `search.cost.planner`; a resumed search keeps its plan.
 
     Raises:
         BudgetError: no settings fit in ``max_memory``.
@@ -66,7 +67,8 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
             raise UserError(f"The search in {work_dir} was started without --max-memory: leave it out to go on.")
         complete = prepared(cfg, work_dir)
         if max_memory is not None and options is None:
-            plan = memory_plan.make(complete, adapter_of(cfg), work_dir, max_memory)
+            with memory_report.measuring() as tell:
+                plan = memory_plan.make(complete, adapter_of(cfg), work_dir, max_memory, tell)
             if distributed.rank() == 0:
                 memory_report.show(plan)
             complete = memory_plan.with_options(complete, plan.options)
@@ -84,6 +86,7 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
             runner.input_size = input_size
+            runner.derived_model = getattr(adapter_of(cfg), "derived_model", None)
             if not isinstance(runner.train_loop, BilevelLoop):
                 raise UserError(f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}.")
             runner.check_score()

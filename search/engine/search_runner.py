@@ -1,8 +1,9 @@
 """The runner of a search."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.device import get_device
@@ -20,8 +21,12 @@ from search.strategies.virtual_sgd import check_sgd
 from search.supernet import ArchParams, Fix, Relax, building, record
 
 from . import distributed
+from .data import kept_random_states
 from .errors import UserError, values_are_the_users
+from .execution import settle_plans
 from .runner import ExactRunner
+from .searchable import with_argument
+from .stages import take_over
 
 
 @RUNNERS.register_module()
@@ -35,6 +40,8 @@ class SearchRunner(ExactRunner):
     kind = "search"
     # (C, H, W) of an input, which `search` sets; without it costs aren't counted
     input_size: tuple[int, ...] | None = None
+    # (model's config, architecture) -> config of the derived network, where a task says that they differ (`search` sets it)
+    derived_model: Callable[[Any, Architecture], Any] | None = None
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Lists the model's choices on the meta device, makes the logits, builds the model wide.
@@ -62,12 +69,7 @@ class SearchRunner(ExactRunner):
         if model_wrapper_cfg is not None:
             raise UserError("A search can't use model_wrapper_cfg: gradients are averaged by its loop. Leave it out.")
         self.say_if_sync_bn_is_off()
-        sync_bn = self.cfg.get("sync_bn")
-        if not self.distributed or not torch.cuda.is_available():
-            model = revert_sync_batchnorm(model)
-        elif sync_bn is not None:
-            model = convert_sync_batchnorm(model, sync_bn)
-        model = model.to(get_device())
+        model = self._placed(model)
         # double weights get double logits
         dtype = torch.float64 if next(model.parameters()).dtype == torch.float64 else torch.float32
         self.arch_params.to(get_device(), dtype)
@@ -76,6 +78,27 @@ class SearchRunner(ExactRunner):
                 dict(self.cfg["arch_optimizer"]), default_args={"params": list(self.arch_params.parameters())}
             )
         return model
+
+    def _placed(self, model: nn.Module) -> nn.Module:
+        """On the device, with the batch norms that the config asks for."""
+        sync_bn = self.cfg.get("sync_bn")
+        if not self.distributed or not torch.cuda.is_available():
+            model = revert_sync_batchnorm(model)
+        elif sync_bn is not None:
+            model = convert_sync_batchnorm(model, sync_bn)
+        model = model.to(get_device())
+        settle_plans(model, getattr(self.strategy.update, "exact", False))
+        return model
+
+    def set_partial(self, k: int) -> None:
+        """Builds the supernet anew with a smaller K of partial channels, on the weights that it has, see `stages`."""
+        with kept_random_states(), building(Relax(self.arch_params)):
+            wide = MODELS.build(with_argument(self.cfg["model"], "partial", k))
+        self.model = take_over(self._placed(wide), self.model, self.optim_wrapper.optimizer)
+        self._maybe_compile("train_step")
+
+    def _prepare_for(self, ours: Mapping[str, Any]) -> None:
+        self.train_loop.enter(ours["loop"].get("stage", 0))
 
     def _init_model_weights(self) -> None:
         super()._init_model_weights()
@@ -92,8 +115,8 @@ class SearchRunner(ExactRunner):
         """The architecture that the logits stand for now."""
         return self.strategy.decode(self.space, self.probabilities())
 
-    def probabilities(self) -> dict[str, list[float]]:
-        """The weights that the strategy's gate gives the options now."""
+    def probabilities(self) -> dict[str, Any]:
+        """The weights that the strategy's gate gives the options now, and the moves of walks (see `ArchParams`)."""
         return self.arch_params.probabilities(self.strategy.gate)
 
     @contextmanager
@@ -112,10 +135,13 @@ class SearchRunner(ExactRunner):
         """What the derived network of the search's own width and depth costs; None without an input size."""
         if self.input_size is None:
             return None
+        model = copy.deepcopy(self.cfg["model"])
+        if self.derived_model is not None:
+            model = self.derived_model(model, architecture)
 
         def narrow() -> nn.Module:
             with building(Fix(architecture)):
-                return MODELS.build(copy.deepcopy(self.cfg["model"]))
+                return MODELS.build(copy.deepcopy(model))
 
         return count(narrow, self.input_size)
 

@@ -1,5 +1,7 @@
 """The searchable modules of a model config: those whose class takes an architecture as ``arch``."""
 
+import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +25,26 @@ def searchable(model: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(model, list | tuple):
         for value in model:
             yield from searchable(value)
+
+
+def modules_with(model: Any, argument: str, place: str = "model") -> Iterator[tuple[str, Any]]:
+    """(key of the argument, its value now) of the searchable modules in a model's config that take it."""
+    if isinstance(model, Mapping):
+        built = MODELS.get(model["type"]) if isinstance(model.get("type"), str) else model.get("type")
+        if built is not None and {"arch", argument} <= (keywords(built) or set()):
+            yield f"{place}.{argument}", model.get(argument, inspect.signature(built).parameters[argument].default)
+    items = model.items() if isinstance(model, Mapping) else enumerate(model) if isinstance(model, list | tuple) else ()
+    for key, value in items:
+        yield from modules_with(value, argument, f"{place}.{key}")
+
+
+def with_argument(model: Mapping[str, Any], argument: str, value: Any) -> dict[str, Any]:
+    """A copy of a model's config in which every searchable module that takes the argument is given this value."""
+    changed = copy.deepcopy(dict(model))
+    for module in searchable(changed):
+        if any(modules_with({"type": module["type"]}, argument)):
+            module[argument] = value
+    return changed
 
 
 def set_architecture(cfg: Config, path: str) -> None:

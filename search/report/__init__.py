@@ -2,5 +2,6 @@
 
 from search.report.cell import draw_cell, draw_file
 from search.report.page import write
+from search.report.trellis import draw_trellis
 
-__all__ = ["draw_cell", "draw_file", "write"]
+__all__ = ["draw_cell", "draw_file", "draw_trellis", "write"]

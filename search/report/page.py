@@ -13,8 +13,10 @@ from markupsafe import Markup
 from search.report import charts, gates
 from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
-from search.report.read import Part, WorkDir, number, read, series
+from search.report.read import Part, WorkDir, last_moves, number, read, series
+from search.report.trellis import draw_trellis
 from search.report.words import cell_text, duration, flat, millions, p_text, plain, seconds_text, size_text
+from search.space import Walk
 from search.space.files import write_atomically
 
 
@@ -121,8 +123,9 @@ def _warnings(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One searched module: its cells drawn, its other choices listed, its probabilities over time."""
+    """One searched module: its cells and paths drawn, its other choices listed, its probabilities over time."""
     cells = cell_names(choice.name for choice in part.space)
+    walks = [choice for choice in part.space if isinstance(choice, Walk) and choice.name in part.architecture]
     others, more = gates.others_over_time(part.space, history)
     return {
         "name": part.name,
@@ -130,7 +133,15 @@ def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "fingerprint": part.fingerprint,
         "size": size_text(part.space.size),
         "cells": [(cell or part.space.name, Markup(draw_cell(part.space, part.architecture, cell))) for cell in cells],
-        "choices": [(name, plain(value)) for name, value in other_choices(part.architecture).items()],
+        "walks": [
+            (walk.name, Markup(draw_trellis(walk, part.architecture[walk.name], last_moves(history, walk.name))))
+            for walk in walks
+        ],
+        "choices": [
+            (name, plain(value))
+            for name, value in other_choices(part.architecture).items()
+            if name not in {walk.name for walk in walks}
+        ],
         "gates": [
             (cell or part.space.name, Markup(svg))
             for cell in cells

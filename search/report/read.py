@@ -156,3 +156,13 @@ def probabilities(history: Sequence[Mapping[str, Any]], choice: str) -> tuple[li
     width = len(rows[-1][1]) if rows else 0
     kept = [(epoch, values) for epoch, values in rows if len(values) == width]
     return [epoch for epoch, _ in kept], [values for _, values in kept]
+
+
+def last_moves(history: Sequence[Mapping[str, Any]], walk: str) -> dict[str, float]:
+    """The probabilities of a walk's moves in the last line that has them, by the moves' names; empty when none has."""
+    for row in reversed(history):
+        every = row.get("probabilities")
+        values = every.get(walk) if isinstance(every, Mapping) else None
+        if isinstance(values, Mapping) and values:
+            return {str(move): value for move, value in values.items() if is_number(value)}
+    return {}

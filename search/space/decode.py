@@ -193,9 +193,11 @@ def _best_path(walk: Walk, probs: Probs) -> Value:
             rest[0][now] = max(scores, default=None)
     path: list[Option] = []
     state: Option | None = None
+    so_far = Fraction(1)  # where it is 0 all that may follow ties
     for layer, ends in enumerate(rest):
-        scored = [(weight(layer, state, to) * end, to) for to in following(state) if (end := ends[to]) is not None]
-        state = max(scored, key=lambda pair: pair[0])[1]
+        scored = [(so_far * weight(layer, state, to) * end, to) for to in following(state) if (end := ends[to]) is not None]
+        before, state = state, max(scored, key=lambda pair: pair[0])[1]
+        so_far *= weight(layer, before, state)
         path.append(state)
     return tuple(path)
 

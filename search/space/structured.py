@@ -5,10 +5,13 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import Any
 
 from search.space.choice import Choice, Option, Token, Value, When, frozen, position, same
+
+# a move of a walk: (layer, the state before, the state of the layer); None before the first
+Transition = tuple[int, Option | None, Option]
 
 
 class _Stepped(Choice):
@@ -222,6 +225,40 @@ class Walk(_Stepped):
         """The states that may follow this one."""
         i = position(self.states, state)
         return () if i is None else self.moves[i][1]
+
+    @cached_property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The moves (layer, from, to) into each layer that some path makes: by layer, then by the order of states.
+
+        Where layer 0 has several states, the moves (0, None, state) into it come first.
+        """
+        ways = [set(self.states)]
+        for _ in range(1, self.layers):
+            ways.insert(0, {state for state in self.states if ways[0].intersection(self.after(state))})
+        met = [state for state in self.states if state in self.start and state in ways[0]]
+        found: list[Transition] = [(0, None, state) for state in met] if len(met) > 1 else []
+        for layer in range(1, self.layers):
+            moves = [(layer, a, b) for a in met for b in self.states if b in self.after(a) and b in ways[layer]]
+            found += moves
+            met = [state for state in self.states if any(state == to for _, _, to in moves)]
+        return tuple(found)
+
+    def transitions_of(self, value: Sequence[Option]) -> tuple[int, ...]:
+        """The numbers, in `transitions`, of the moves that a path makes."""
+        numbers = {move: number for number, move in enumerate(self.transitions)}
+        path = [(layer, a, b) for layer, (a, b) in enumerate(pairwise((None, *value)))]
+        return tuple(numbers[move] for move in path if move in numbers)
+
+    @cached_property
+    def outgoing(self) -> tuple[int, ...]:
+        """How many of `transitions`, one after the other, leave each state of a layer: what shares a probability of 1."""
+        return tuple(len(list(moves)) for _, moves in groupby(self.transitions, key=lambda move: move[:2]))
+
+    @staticmethod
+    def transition_text(transition: Transition) -> str:
+        """A move as a name in files, such as '3: 8 -> 16'."""
+        layer, before, after = transition
+        return f"{layer}: {'start' if before is None else before} -> {after}"
 
     @property
     def length(self) -> int:

@@ -1,7 +1,8 @@
 """A gradient strategy: gate x update x decode, and for how long the logits stay frozen."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +11,8 @@ from search.strategies.bilevel import Bilevel
 from search.supernet.gates import GateRule
 
 Update = Callable[[Bilevel], dict[str, Tensor]]
-Decode = Callable[[Space, Mapping[str, Sequence[float]]], Architecture]
+# a list of probabilities for each choice, of a walk a mapping from moves (search/space/decode.py)
+Decode = Callable[[Space, Mapping[str, Any]], Architecture]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """How a choice appears in a network: wide and narrow builds, gates, mixed operations."""
 
+from search.kernels.launches import triton_launches
 from search.supernet.arch_params import ArchParams
 from search.supernet.gates import GateRule, Softmax
 from search.supernet.inherit import Inherited, inherit
@@ -29,4 +30,5 @@ __all__ = [
     "recalibrate",
     "record",
     "suspended_statistics",
+    "triton_launches",
 ]

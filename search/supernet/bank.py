@@ -1,206 +1,216 @@
-"""The candidates that leave one state, run together on tensors alone.
+"""What leaves one state of a graph, sorted into jobs: candidates of one kind, for all the nodes they lead to, in one pass.
 
-A job is made of modules' tensors before it runs, so that running it again in backward (`torch.utils.checkpoint`) reads what the
-first run read, also where weights were handed over for one call, and moves no running statistic.
+A job holds what was read of the modules when the graph was read (see graph.py), so that running it again in backward
+(`torch.utils.checkpoint`) computes with the same numbers and moves no running statistic.
 
-Letters: B batch, T targets of a state, C channels of a candidate, H and W size.
+Letters: B batch, T targets of a job, C channels of a candidate, H and W size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from search.kernels.separable import norm_relu_separable, relu_separable
-from search.supernet.candidates import Chain, Pool, Separable
-
-# a weight of a candidate: None is one
-Weight = Tensor | None
-
-
-class Job(Protocol):
-    """Candidates of one kind, for one or more targets."""
-
-    nodes: list[int]
-
-    def maps(self, x: Tensor) -> Sequence[Tensor]:
-        """x [B, C, H, W] -> what each target gets, weighted."""
-        ...
-
-    def move_statistics(self) -> None:
-        """Write the moved running statistics into the norms; once for each forward."""
-        ...
-
-
-def run(x: Tensor, jobs: Sequence[Job]) -> dict[int, Tensor]:
-    """What the candidates of all jobs give to each target, summed."""
-    sums: dict[int, Tensor] = {}
-    for job in jobs:
-        for node, y in zip(job.nodes, job.maps(x), strict=True):
-            sums[node] = sums[node] + y if node in sums else y
-    return sums
-
-
-class Norms:
-    """Several norms of equal settings as one: their tensors side by side, running statistics moved together."""
-
-    def __init__(self, norms: Sequence[nn.BatchNorm2d]) -> None:
-        self.norms = norms
-        first = norms[0]
-        self.eps = first.eps
-        self.tracked = first.training and first.track_running_stats and first.running_mean is not None
-        self.training = first.training or first.running_mean is None
-        self.momentum = 0.0 if first.momentum is None else first.momentum
-        if self.tracked and first.momentum is None:
-            # torch's cumulative average counts the batch that comes
-            self.momentum = 1.0 / float(first.num_batches_tracked + 1)
-        self.running: tuple[Tensor, Tensor] | None = None
-        if self.tracked or not self.training:
-            self.running = (
-                torch.cat([norm.running_mean for norm in norms]),
-                torch.cat([norm.running_var for norm in norms]),
-            )
-        self.weight: Weight = torch.cat([norm.weight for norm in norms]) if first.affine else None
-        self.bias: Weight = torch.cat([norm.bias for norm in norms]) if first.affine else None
-
-    def scale(self, weights: Sequence[Weight], dtype: torch.dtype) -> None:
-        """Multiply each norm's output by a weight, which becomes its scale."""
-        if all(weight is None for weight in weights):
-            return
-        first = self.norms[0]
-        one = next(weight for weight in weights if weight is not None).new_ones((), dtype=dtype)
-        factors = torch.stack([one if weight is None else weight.to(dtype) for weight in weights])
-        factors = factors.repeat_interleave(first.num_features)
-        self.weight = factors if self.weight is None else self.weight * factors
-        self.bias = None if self.bias is None else self.bias * factors
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """z [B, T*C, H, W] -> normalised."""
-        running = self.running or (None, None)
-        return F.batch_norm(z, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
-
-    @torch.no_grad()
-    def move(self) -> None:
-        """Copy the moved statistics into the norms."""
-        if not self.tracked:
-            return
-        for own, moved in zip(("running_mean", "running_var"), self.running, strict=True):
-            for norm, part in zip(self.norms, moved.chunk(len(self.norms)), strict=True):
-                getattr(norm, own).copy_(part)
-        for norm in self.norms:
-            norm.num_batches_tracked.add_(1)
+from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separable
+from search.supernet.candidates import Chain, Dense, Geometry, Pool
+from search.supernet.norms import Norms
 
 
 @dataclass
-class ChainJob:
-    """Rows of separable convolutions; see `chain_job`."""
+class Target:
+    """Where a candidate's map goes: a node, and the place of the candidate's weight among those of the graph."""
 
-    nodes: list[int]
-    # per step: depthwise [T, C, k, k] and pointwise [T, O, C] weights, (stride, padding, dilation)
-    steps: list[tuple[Tensor, Tensor, tuple[int, int, int]]]
+    node: int
+    place: int
+
+
+class Normed(Protocol):
+    """A job whose maps are normalised, weighted and summed by one operation: batch norms of equal settings end it."""
+
+    targets: list[Target]
+    norm: Norms
+
+    def maps(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> what the norms read, [B, T*C, H', W']."""
+        ...
+
+
+@dataclass
+class Chains:
+    """Rows of separable convolutions: the first reads the state, each other one the norm of the one before."""
+
+    targets: list[Target]
+    geometries: list[Geometry]
+    # of every step depthwise [T, C, k, k] and pointwise [T, O, C]
+    weights: list[tuple[Tensor, Tensor]]
     norms: list[Norms]
     recompute: bool
 
-    def maps(self, x: Tensor) -> Sequence[Tensor]:
-        """x [B, C, H, W] -> a map for each target."""
-        if self.recompute and len(self.steps) > 1:
-            z = checkpoint(self._before_last_norm, x, use_reentrant=False, preserve_rng_state=False)
-        else:
-            z = self._before_last_norm(x)
-        return self.norms[-1](z).chunk(len(self.nodes), dim=1)
+    @property
+    def norm(self) -> Norms:
+        """The last."""
+        return self.norms[-1]
 
-    def _before_last_norm(self, x: Tensor) -> Tensor:
-        depthwise, pointwise, geometry = self.steps[0]
-        z = relu_separable(x, depthwise, pointwise, *geometry)
-        for (depthwise, pointwise, (_, padding, dilation)), norms in zip(self.steps[1:], self.norms, strict=False):
-            z = norm_relu_separable(
-                z,
-                depthwise,
-                pointwise,
-                padding,
-                dilation,
-                norms.weight,
-                norms.bias,
-                norms.running,
-                norms.training,
-                norms.momentum,
-                norms.eps,
-            )
+    def maps(self, x: Tensor) -> Tensor:
+        """See `Normed`."""
+        if self.recompute and len(self.weights) > 1:
+            return checkpoint(self._maps, x, use_reentrant=False, preserve_rng_state=False)
+        return self._maps(x)
+
+    def _maps(self, x: Tensor) -> Tensor:
+        return self.rest(relu_separable(x, *self.weights[0], *self.geometries[0]))
+
+    def rest(self, z: Tensor) -> Tensor:
+        """From the first step's map to what the last norm reads."""
+        for weights, (_, padding, dilation), norm in zip(self.weights[1:], self.geometries[1:], self.norms, strict=False):
+            z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments())
         return z
-
-    def move_statistics(self) -> None:
-        """See `Job`."""
-        for norms in self.norms:
-            norms.move()
-
-
-def chain_job(nodes: list[int], weights: Sequence[Weight], chains: Sequence[Chain], recompute: bool) -> ChainJob:
-    """Chains of one key, each with its target and weight. `recompute`: keep only what the last norm reads."""
-    columns = list(zip(*(chain.parts for chain in chains), strict=True))
-    norms = [Norms([part.norm for part in column]) for column in columns]
-    # not the input's dtype, which under autocast is another one
-    norms[-1].scale(weights, columns[0][0].depthwise.weight.dtype)
-    return ChainJob(nodes, [_step(column) for column in columns], norms, recompute)
-
-
-def _step(parts: Sequence[Separable]) -> tuple[Tensor, Tensor, tuple[int, int, int]]:
-    _, stride, padding, dilation = parts[0].geometry
-    return (
-        torch.stack([part.depthwise.weight[:, 0] for part in parts]),
-        torch.stack([part.pointwise.weight[:, :, 0, 0] for part in parts]),
-        (stride, padding, dilation),
-    )
 
 
 @dataclass
-class PoolJob:
-    """One pooling for all targets, whose norms differ in their running statistics alone; see `pool_job`."""
+class Denses:
+    """ReLU and a full convolution: those of all targets are one."""
 
-    nodes: list[int]
-    weights: Sequence[Weight]
+    targets: list[Target]
+    geometry: Geometry
+    # [T*O, C, k, k]
+    weight: Tensor
+    norm: Norms
+
+    def maps(self, x: Tensor) -> Tensor:
+        """See `Normed`."""
+        return relu_convolution(x, self.weight, *self.geometry)
+
+
+@dataclass
+class Pools:
+    """A pooling whose norms differ from target to target, as in eval mode: each has running statistics of its own."""
+
+    targets: list[Target]
     pool: nn.Module
-    norms: Sequence[nn.BatchNorm2d | None]
+    norm: Norms
+
+    def maps(self, x: Tensor) -> Tensor:
+        """See `Normed`."""
+        return self.pool(x).repeat(1, len(self.targets), 1, 1)
+
+
+@dataclass
+class Shared:
+    """A map that all targets read alike: a pooling, normalised by the batch's statistics or not, or the state itself."""
+
+    targets: list[Target]
+    pool: nn.Module | None
+    norms: list[nn.BatchNorm2d] = field(default_factory=list)
     # mean and variance of the batch, where running statistics move
-    batch: tuple[Tensor, Tensor] | None
-    training: bool
+    batch: tuple[Tensor, Tensor] | None = None
 
-    def maps(self, x: Tensor) -> Sequence[Tensor]:
-        """x [B, C, H, W] -> a map for each target."""
-        y = self.pool(x)
-        first = self.norms[0]
-        if first is None:
-            maps = [y] * len(self.nodes)
-        elif self.training:
-            # with momentum one the "running" statistics become the batch's own
-            batch = self.batch or (None, None)
-            maps = [F.batch_norm(y, *batch, training=True, momentum=1.0, eps=first.eps)] * len(self.nodes)
-        else:
-            maps = [norm(y) for norm in self.norms]
-        return [y if weight is None else weight * y for y, weight in zip(maps, self.weights, strict=True)]
+    def map(self, x: Tensor) -> Tensor:
+        """x [B, C, H, W] -> [B, C, H', W']."""
+        return self.normalised(x if self.pool is None else self.pool(x))
 
-    @torch.no_grad()
-    def move_statistics(self) -> None:
-        """See `Job`."""
-        if self.batch is None:
-            return
-        for norm in self.norms:
-            norm.num_batches_tracked.add_(1)
-            momentum = 1.0 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-            for own, seen in zip((norm.running_mean, norm.running_var), self.batch, strict=True):
-                own.mul_(1 - momentum).add_(seen, alpha=momentum)
+    def normalised(self, y: Tensor) -> Tensor:
+        """From the pooling's map to this job's."""
+        if not self.norms:
+            return y
+        # with momentum one the "running" statistics become the batch's own
+        return F.batch_norm(y, *(self.batch or (None, None)), training=True, momentum=1.0, eps=self.norms[0].eps)
 
 
-def pool_job(nodes: list[int], weights: Sequence[Weight], pools: Sequence[Pool]) -> PoolJob:
-    """Pools of one key, each with its target and weight."""
+class Single:
+    """A module of any kind, for one target."""
+
+    def __init__(self, target: Target, module: nn.Module) -> None:
+        self.target = target
+        self.module = module
+        self._tensors = dict(module.named_parameters())
+        self._modes = _modes(module)
+        self._ran = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The module; again in backward with the parameters and modes it had, and with buffers that stay as they are."""
+        if not self._ran:
+            self._ran = True
+            return self.module(x)
+        buffers = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        present = _modes(self.module)
+        try:
+            _set_modes(self._modes)
+            return functional_call(self.module, {**self._tensors, **buffers}, (x,))
+        finally:
+            _set_modes(present)
+
+
+def _modes(module: nn.Module) -> list[tuple[nn.Module, dict[str, bool]]]:
+    names = ("training", "track_running_stats")
+    return [(part, {name: getattr(part, name) for name in names if hasattr(part, name)}) for part in module.modules()]
+
+
+def _set_modes(modes: list[tuple[nn.Module, dict[str, bool]]]) -> None:
+    for part, values in modes:
+        for name, value in values.items():
+            setattr(part, name, value)
+
+
+@dataclass
+class Bank:
+    """All jobs that read one state."""
+
+    normed: list[Normed] = field(default_factory=list)
+    shared: list[Shared] = field(default_factory=list)
+    singles: list[Single] = field(default_factory=list)
+
+
+def shared_norm(pool: Pool) -> bool:
+    """Whether a pool's norm does the same to all targets: it reads the batch's statistics, and has no affine parameters."""
+    return pool.norm is None or pool.norm.training or pool.norm.running_mean is None
+
+
+def pool_job(targets: list[Target], pools: Sequence[Pool]) -> Pools | Shared:
+    """Pools of one key, each with its target."""
+    first = pools[0]
+    if first.norm is None:
+        return Shared(targets, first.pool)
     norms = [pool.norm for pool in pools]
-    first = norms[0]
-    training = first is not None and (first.training or first.running_mean is None)
-    tracked = training and first.track_running_stats and first.running_mean is not None
-    batch = (torch.zeros_like(first.running_mean), torch.ones_like(first.running_var)) if tracked else None
-    return PoolJob(nodes, weights, pools[0].pool, norms, batch, training)
+    if not shared_norm(first):
+        return Pools(targets, first.pool, Norms(norms))
+    tracked = first.norm.track_running_stats and first.norm.running_mean is not None
+    batch = (torch.zeros_like(first.norm.running_mean), torch.ones_like(first.norm.running_var)) if tracked else None
+    return Shared(targets, first.pool, norms, batch)
+
+
+def weights_of(kinds: Sequence[Chain | Dense]) -> list[list[Tensor]]:
+    """The convolutions' weights of candidates of one key, by layer, each of all targets."""
+    if isinstance(kinds[0], Dense):
+        return [[kind.conv.weight for kind in kinds]]
+    layers = []
+    for parts in zip(*(chain.parts for chain in kinds), strict=True):
+        layers += [[part.depthwise.weight for part in parts], [part.pointwise.weight for part in parts]]
+    return layers
+
+
+def chain_job(targets: list[Target], chains: Sequence[Chain], weights: Sequence[Tensor], recompute: bool) -> Chains:
+    """Chains of one key, each with its target; `weights` of all targets, in the order of `weights_of`.
+
+    `recompute`: keep of each chain only what the last norm reads.
+    """
+    count = len(targets)
+    steps = []
+    for depthwise, pointwise in zip(weights[::2], weights[1::2], strict=True):
+        kernel = depthwise.shape[-2:]
+        steps.append((depthwise.view(count, -1, *kernel), pointwise.view(count, -1, pointwise.shape[1])))
+    norms = [Norms([part.norm for part in parts]) for parts in zip(*(chain.parts for chain in chains), strict=True)]
+    geometries = [part.geometry for part in chains[0].parts]
+    return Chains(targets, geometries, steps, norms, recompute)
+
+
+def dense_job(targets: list[Target], denses: Sequence[Dense], weights: Sequence[Tensor]) -> Denses:
+    """Full convolutions of one key, each with its target."""
+    return Denses(targets, denses[0].geometry, weights[0], Norms([dense.norm for dense in denses]))

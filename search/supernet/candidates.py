@@ -1,7 +1,7 @@
 """What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
 
-Known kinds: rows of (ReLU, depthwise, pointwise, norm), pools with or without a norm, and the zero. Anything else is `Other`
-and runs as the module it is.
+Known kinds: rows of (ReLU, depthwise, pointwise, norm), (ReLU, full convolution, norm), pools with or without a norm, the
+identity, and the zero. Anything else is `Other` and runs as the module it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from torch import nn
 
 from search.supernet.mixed import Zero
 
+# (stride, padding, dilation) of a square convolution
+Geometry = tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Separable:
@@ -23,10 +26,9 @@ class Separable:
     norm: nn.BatchNorm2d
 
     @property
-    def geometry(self) -> tuple[int, int, int, int]:
-        """(kernel, stride, padding, dilation)."""
-        conv = self.depthwise
-        return conv.kernel_size[0], conv.stride[0], int(conv.padding[0]), conv.dilation[0]
+    def geometry(self) -> Geometry:
+        """Of the depthwise convolution."""
+        return _geometry(self.depthwise)
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,25 @@ class Chain:
     @property
     def key(self) -> tuple:
         """What must be equal for two chains to run together."""
-        return tuple((*p.geometry, p.pointwise.out_channels, *norm_key(p.norm)) for p in self.parts)
+        return tuple((p.depthwise.kernel_size, *p.geometry, p.pointwise.out_channels, *norm_key(p.norm)) for p in self.parts)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """ReLU, a convolution over all channels, norm."""
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the convolution."""
+        return _geometry(self.conv)
+
+    @property
+    def key(self) -> tuple:
+        """What must be equal for two to run together."""
+        return self.conv.kernel_size, *self.geometry, self.conv.out_channels, *norm_key(self.norm)
 
 
 @dataclass(frozen=True)
@@ -61,13 +81,22 @@ class Other:
     module: nn.Module
 
 
-Kind = Chain | Pool | Other | None
+@dataclass(frozen=True)
+class Same:
+    """The identity."""
+
+    key = ()
+
+
+Kind = Chain | Dense | Pool | Same | Other | None
 
 
 def kind_of(module: nn.Module) -> Kind:
     """The kind of a candidate; None for a zero."""
     if isinstance(module, Zero):
         return None
+    if isinstance(module, nn.Identity):
+        return Same()
     layers = _layers(module)
     if isinstance(layers[0], nn.MaxPool2d | nn.AvgPool2d):
         if len(layers) == 1:
@@ -75,14 +104,32 @@ def kind_of(module: nn.Module) -> Kind:
         if len(layers) == 2 and isinstance(layers[1], nn.BatchNorm2d) and not layers[1].affine:
             return Pool(layers[0], layers[1])
     parts = [_separable(layers[i : i + 4]) for i in range(0, len(layers), 4)]
-    if all(parts) and all(part.geometry[1] == 1 for part in parts[1:]):
+    if all(parts) and all(part.geometry[0] == 1 for part in parts[1:]):
         return Chain(tuple(parts))
+    if len(layers) == 3 and type(layers[0]) is nn.ReLU and _is_plain(layers[1]) and type(layers[2]) is nn.BatchNorm2d:
+        return Dense(layers[1], layers[2])
     return Other(module)
 
 
 def norm_key(norm: nn.BatchNorm2d) -> tuple:
     """What must be equal for two norms to be computed as one."""
-    return norm.eps, norm.momentum, norm.affine, norm.running_mean is not None
+    return norm.eps, norm.momentum, norm.affine, norm.running_mean is not None, norm.training, norm.track_running_stats
+
+
+def _geometry(conv: nn.Conv2d) -> Geometry:
+    return conv.stride[0], int(conv.padding[0]), conv.dilation[0]
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """A convolution without bias, over all channels, the same in both directions."""
+    return (
+        type(module) is nn.Conv2d
+        and module.bias is None
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and all(len(set(pair)) == 1 for pair in (module.kernel_size, module.stride, module.padding, module.dilation))
+    )
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:

@@ -1,7 +1,8 @@
 """Gates: how logits become weights of options, and which options run.
 
 A gate is called with the space and the logits, one vector per relaxed choice, and returns for each a weight per option and
-the indices of the active options; every plan runs only those.
+the indices of the active options; every plan runs only those. Options that are weighed against each other are a *group*: all
+options of a choice, but of a walk the moves that leave one state (`groups`).
 """
 
 from __future__ import annotations
@@ -13,20 +14,27 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from search.space import Space
+from search.space import Space, Walk
 
 
 class GateRule(Protocol):
     """What `ArchParams.gated` calls."""
 
     def __call__(self, space: Space, logits: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
-        """`logits[name]`: [n options] -> (weights [n options], active options)."""
+        """`logits[name]`: [n options] -> (weights [n options], active options). A walk's options are its moves."""
         ...
+
+
+def groups(space: Space, name: str, logit: Tensor) -> tuple[Tensor, ...]:
+    """The logits of a choice, split where they are weighed apart: a walk's by the state that its moves leave."""
+    choice = space[name]
+    # moves that leave one state follow one another
+    return logit.split(choice.outgoing) if isinstance(choice, Walk) and len(logit) else (logit,)
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """All options, weighted by softmax(logits / temperature) (DARTS, arXiv 1806.09055, eq. 2)."""
+    """All options, weighted by softmax(logits / temperature) (DARTS, arXiv 1806.09055, eq. 2) over each group."""
 
     temperature: float = 1.0
 
@@ -36,6 +44,8 @@ class Softmax:
 
     def __call__(self, space: Space, logits: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
         """`logits[name]`: [n options] -> (weights [n options], all options)."""
-        return {
-            name: (torch.softmax(logit / self.temperature, dim=0), tuple(range(len(logit)))) for name, logit in logits.items()
-        }
+        return {name: (self._weights(groups(space, name, logit)), tuple(range(len(logit)))) for name, logit in logits.items()}
+
+    def _weights(self, parts: tuple[Tensor, ...]) -> Tensor:
+        weights = [torch.softmax(part / self.temperature, dim=0) for part in parts]
+        return weights[0] if len(weights) == 1 else torch.cat(weights)

@@ -5,18 +5,19 @@ Shapes: B batch, C channels of every state, H and W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torchvision.ops import stochastic_depth
 
 from search.supernet import partial
-from search.supernet.batched import MEMORY, BatchedPlan
+from search.supernet.batched import BatchedPlan
+from search.supernet.fused import TritonPlan
 from search.supernet.mixed import MixedOp
 from search.supernet.pick import Pick
+from search.supernet.plans import check_plan, choose_plan, require_triton
 
-# how a supernet's graph is executed: edge by edge, or all edges that leave a state together
-PLANS = ("reference", "batched")
 # makes one candidate: (channels, stride) -> module
 Candidate = Callable[[int, int], nn.Module]
 
@@ -26,14 +27,16 @@ class MixedDag(nn.Module):
 
     States 0 .. inputs-1 are given; node j (numbered on from there) sums an edge from every earlier state, or, in the narrow
     build, from the `keep` states its choice ``<name>/n<j>/inputs`` names. The operation on an edge is the choice
-    ``<name>/n<j><-<i>``, active where i is kept. Edges that leave a given state have `stride`.
+    ``<name>/n<j><-<i>``, active where i is kept. Edges that leave a given state have `stride`. A given state may be missing
+    (None): edges that leave it are left out of the sums; those of the states in `absent` aren't even built.
 
     With `partial_channels` K > 1 an edge's candidates see C/K channels only (see `partial`). If the inputs' choice has
     logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2). Both belong to the
     relaxation: the narrow build has all channels on every edge and plain sums.
 
-    `plan`: "reference", or "batched" (search/supernet/batched.py), which computes the same of the same parameters, faster.
-    `memory`: what the batched plan keeps for backward, "fast", "balanced" or "small"; the rest is computed again.
+    `plan`: "reference"; "batched" (search/supernet/batched.py), which computes the same of the same parameters, faster and in
+    fewer bytes; "triton" (search/supernet/fused.py), the same with kernels for CUDA; "auto", the best that runs (plans.py).
+    `memory`: what plans other than the reference keep for backward, "fast", "balanced" or "small"; the rest is recomputed.
 
     Raises ValueError where C isn't divisible by K, and for an unknown plan or memory.
     """
@@ -49,18 +52,14 @@ class MixedDag(nn.Module):
         nodes: int = 4,
         keep: int = 2,
         stride: int = 1,
+        absent: Collection[int] = (),
         relax_only: tuple[str, ...] = ("none",),
         partial_channels: int = 1,
         plan: str = "reference",
         memory: str = "fast",
     ) -> None:
         super().__init__()
-        if plan not in PLANS:
-            raise ValueError(f"plan={plan!r} is none of {', '.join(PLANS)}")
-        if memory not in MEMORY:
-            raise ValueError(f"memory={memory!r} is none of {', '.join(MEMORY)}")
-        if memory != "fast" and plan == "reference":
-            raise ValueError(f"memory={memory!r} needs plan='batched': the reference plan recomputes nothing")
+        check_plan(plan, memory)
         if channels % partial_channels:
             raise ValueError(f"{channels} channels can't be split in partial_channels={partial_channels} equal parts")
         self.name = name
@@ -72,7 +71,7 @@ class MixedDag(nn.Module):
         self.drop_path = 0.0
         self.plan = plan
         self.memory = memory
-        self._batched: BatchedPlan | None = None
+        self._plans: dict[str, BatchedPlan] = {}
         # sources[j - inputs]: the states node j may read, in the order of its choice's options
         self.sources: list[tuple[int, ...]] = []
         self.edges = nn.ModuleDict()
@@ -87,23 +86,24 @@ class MixedDag(nn.Module):
                     {o: _bind(make, channels // self.partial_channels, edge_stride) for o, make in candidates.items()},
                     when=[(self._inputs_choice(node), source)],
                     relax_only=relax_only,
+                    absent=source in absent,
                 )
                 if op is not None:
                     self.edges[f"n{node}<-{source}"] = op
 
-    def forward(self, *given: Tensor) -> list[Tensor]:
-        """`inputs` tensors [B, C, H, W] -> the nodes' states, each [B, C, H / stride, W / stride]."""
+    def forward(self, *given: Tensor | None) -> list[Tensor]:
+        """`inputs` tensors [B, C, H, W], None for a missing one -> the nodes' states, each [B, C, H / stride, W / stride]."""
         assert len(given) == self.inputs
-        if self.gates is not None and self.plan == "batched":
-            if self._batched is None:
-                self._batched = BatchedPlan(self)
-            return self._batched(self, given)
+        if self.gates is not None and self.plan != "reference":
+            return self._fast_plan(given)(self, given)
         states = list(given)
         for node in range(self.inputs, self.inputs + self.nodes):
             sources = self.sources[node - self.inputs]
             values, active = (None, range(len(sources))) if self.gates is None else self.gates[self._inputs_choice(node)]
             total = None
             for i in active:
+                if states[sources[i]] is None:
+                    continue
                 y = self._edge(node, sources[i], states[sources[i]])
                 if values is not None:
                     y = values[i] * y
@@ -112,12 +112,19 @@ class MixedDag(nn.Module):
             states.append(total)
         return states[self.inputs :]
 
+    def _fast_plan(self, given: Sequence[Tensor | None]) -> BatchedPlan:
+        x = next(state for state in given if state is not None)
+        plan = choose_plan(x.device, x.dtype)[0] if self.plan == "auto" else self.plan
+        # tensors without values run no kernel: the planner counts this plan anywhere
+        if plan == "triton" and not isinstance(x, FakeTensor):
+            require_triton(x.device, x.dtype)
+        if plan not in self._plans:
+            self._plans[plan] = (TritonPlan if plan == "triton" else BatchedPlan)(self)
+        return self._plans[plan]
+
     def _edge(self, node: int, source: int, x: Tensor) -> Tensor:
         edge: MixedOp = self.edges[f"n{node}<-{source}"]
-        if self.partial_channels > 1:
-            taken, rest = partial.split(x, self.partial_channels)
-            return partial.join(edge(taken), rest, self.partial_channels, self.stride_of(source))
-        y = edge(x)
+        y = partial.through(edge, x, self.partial_channels, self.stride_of(source))
         if self.training and self.drop_path > 0 and self.gates is None and not isinstance(edge.only, nn.Identity):
             y = stochastic_depth(y, self.drop_path, mode="row")
         return y

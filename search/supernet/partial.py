@@ -8,6 +8,8 @@ untouched channels are max-pooled 2x2; we round odd sizes up, like the stride-2 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +24,17 @@ def split(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def join(mixed: Tensor, rest: Tensor, k: int, stride: int) -> Tensor:
     """Put the mixed channels [B, C/k, H', W'] and the rest [B, C - C/k, H, W] together and shuffle: [B, C, H', W']."""
     return shuffle(torch.cat((mixed, bypass(rest, stride)), dim=1), k)
+
+
+def through(op: Callable[[Tensor], Tensor], x: Tensor, k: int, stride: int = 1) -> Tensor:
+    """Any operation on the first C/k channels, the others untouched: [B, C, H, W] -> [B, C, H', W'].
+
+    op: [B, C/k, H, W] -> [B, C/k, H', W'], H' = ceil(H / stride); with k = 1 it sees all channels and nothing is shuffled.
+    """
+    if k == 1:
+        return op(x)
+    taken, rest = split(x, k)
+    return join(op(taken), rest, k, stride)
 
 
 def bypass(rest: Tensor, stride: int) -> Tensor:

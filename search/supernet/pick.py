@@ -73,9 +73,18 @@ class Pick:
         return sp.Space("+".join(parts), tuple(choice for part in parts.values() for choice in part))
 
     def op(
-        self, name: str, candidates: Mapping[str, Factory], *, when: When = (), relax_only: Iterable[str] = ()
+        self,
+        name: str,
+        candidates: Mapping[str, Factory],
+        *,
+        when: When = (),
+        relax_only: Iterable[str] = (),
+        absent: bool = False,
     ) -> MixedOp | None:
-        """One of several modules. `Fix` builds the chosen one only, and nothing (None) where `when` leaves it inactive."""
+        """One of several modules. `Fix` builds the chosen one only, and nothing (None) where `when` leaves it inactive.
+
+        `absent`: the choice is declared only, as here there is nothing to operate on.
+        """
         for option in candidates:
             if not isinstance(option, str) or not option or "." in option or hasattr(nn.ModuleDict, option):
                 raise ValueError(
@@ -84,7 +93,7 @@ class Pick:
                 )
         choice = sp.OneOf(name, tuple(candidates), when=tuple(when), relax_only=tuple(relax_only))
         self._declare(choice)
-        return self._op(choice, candidates)
+        return None if absent else self._op(choice, candidates)
 
     def value(self, name: str, values: Sequence[sp.Option], *, when: When = ()) -> sp.Option | None:
         """One of ordered values (width, depth, kernel size)."""

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from search.engine import splits
 from search.registry import DATASETS
-from tasks.classification import splits
 from tasks.classification.images import EXTENSIONS, ImageCache, read_image
 from tasks.classification.transforms import Pipeline
 

@@ -1,6 +1,14 @@
-"""Semantic segmentation with mmseg; importing it lets mmseg run without mmcv's compiled operations (see `tasks.mm_ops`)."""
+"""Semantic segmentation with mmseg; importing it lets mmseg run without mmcv's compiled operations (see `tasks.mm_ops`).
+
+A config names it in ``custom_imports``, because mmseg takes seconds to import: other tasks shouldn't wait for it.
+"""
+
+from importlib.util import find_spec
 
 from tasks import mm_ops
 
 # again, for modules of mm packages that were imported since
 mm_ops.install()
+
+if find_spec("mmseg"):
+    from . import adapter, auto_deeplab_head, datasets, heads, loading, metric, testing  # noqa: F401

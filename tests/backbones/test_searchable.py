@@ -2,7 +2,7 @@
 
 import torch
 
-from backbones import CellNet, ChainNet
+from backbones import AutoDeepLab, CellNet, ChainNet
 from search.testing import SearchableContract, registered_searchable
 
 
@@ -58,6 +58,34 @@ class TestChainNetSkips(SearchableContract):
 
     def inputs(self):
         return (torch.randn(2, 3, 12, 12),)
+
+
+class TestAutoDeepLabSearch(SearchableContract):
+    """The paper's search: three outputs at most, of which a path has one."""
+
+    network = AutoDeepLab
+    layout = "search"
+
+    def build(self):
+        return AutoDeepLab(filters=4, layers=4, blocks=2, stem=(4, 4, 8), layout=self.layout, affine=False)
+
+    def inputs(self):
+        return (torch.randn(2, 3, 65, 33),)
+
+    def outputs(self, model, inputs):
+        """What runs of the last layer; a derived network's maps for decoders aren't among the supernet's levels."""
+        maps = model(*inputs)
+        return [y for y in (maps if model.path is None else maps[-1:]) if y is not None]
+
+
+class TestAutoDeepLabPublished(TestAutoDeepLabSearch, SearchableContract):
+    """The published network's layout."""
+
+    layout = "published"
+    # under a softmax every node runs, so maps two layers back that a path alone would need aren't read
+    without_gradient = frozenset(
+        {"cells.l3_s4.before_last.s8.1.weight", "cells.l3_s16.before_last.s4.1.weight"},
+    )
 
 
 def test_every_registered_searchable_network_has_a_contract_test():

@@ -16,11 +16,12 @@ from backbones import published
 from backbones.spec import LATER, SCHEMAS, NotBuildable
 from search.cost.count import build_on_meta
 from search.registry import MODELS
-from tests.backbones.references import cells, dense, mobile, randwire, searched, shuffle, slim, spinenet
+from tests.backbones.references import auto_deeplab, cells, dense, mobile, randwire, searched, shuffle, slim, spinenet
 from tests.backbones.wiring import Graph, record
 
 REFERENCES = {
     "atomnas": searched.atomnas,
+    "auto_deeplab": auto_deeplab.auto_deeplab,
     "autonl": searched.autonl,
     "autoslim_mnasnet": slim.autoslim_mnasnet,
     "autoslim_mobilenet_v1": slim.autoslim_mobilenet_v1,
@@ -50,8 +51,9 @@ REFERENCES = {
     "spinenet": spinenet.spinenet,
     "squeezenas": dense.squeezenas,
 }
-# what the architecture needs: SpineNet a map at stride 128, a decoder of SqueezeNAS one of 49 pixels at stride 16
-SIZES = {"spinenet": 128, "squeezenas": 800}
+# what the architecture needs: SpineNet a map at stride 128, a decoder of SqueezeNAS one of 49 pixels at stride 16,
+# Auto-DeepLab's official code 32n + 1
+SIZES = {"spinenet": 128, "squeezenas": 800, "auto_deeplab": 65}
 
 
 def architectures():

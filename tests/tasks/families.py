@@ -31,6 +31,23 @@ FAMILIES: dict[str, dict] = {
         arch=str(ARCHS / "darts_v2.json"),
         out_indices=(0, 1, 2, 3),
     ),
+    "auto_deeplab": dict(
+        type="search.AutoDeepLab",
+        filters=4,
+        layers=4,
+        blocks=2,
+        layout="published",
+        arch={
+            "path": (4, 8, 16, 32),
+            "cell/n2/inputs": (0, 1),
+            "cell/n2<-0": "atrous_conv_3x3",
+            "cell/n2<-1": "sep_conv_5x5",
+            "cell/n3/inputs": (1, 2),
+            "cell/n3<-1": "skip_connect",
+            "cell/n3<-2": "max_pool_3x3",
+        },
+        out_indices=(0, 1, 2, 3),
+    ),
     "mobilenet_v1": read(dict(schema="mobilenet_v1", width_mult=0.25)),
     "mobilenet_v2": mbconv(
         blocks=[

@@ -2,7 +2,7 @@
 
 model = dict(
     type="search.ImageClassifier",
-    backbone=dict(type="search.CellNet", channels=16, layers=8, stem="cifar", affine=False),
+    backbone=dict(type="search.CellNet", channels=16, layers=8, stem="cifar", affine=False, plan="auto"),
     # read from the data
     num_classes=10,
 )

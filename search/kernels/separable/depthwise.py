@@ -17,19 +17,28 @@ from torch import Tensor
 _backward = torch.ops.aten.convolution_backward
 
 
-def depthwise_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
-) -> tuple[Tensor, Tensor]:
-    """(gradient by x [B, C, H, W], by weight [C, 1, k, k]) of F.conv2d(x, weight, groups=C), for grad of its output."""
+def by_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """Gradient by x [B, C, H, W], of all its T copies summed, of F.conv2d(T copies of x, weight [T*C, 1, k, k], groups=T*C).
+
+    grad: of its output, [B, T*C, H', W'].
+    """
     channels, kernel = x.shape[1], weight.shape[2]
-    same = stride == 1 and padding == dilation * (kernel - 1) // 2
-    if x.device.type != "cpu" or not same:
-        return _native(grad, x, weight, stride, padding, dilation, (True, True))
-    if dilation == 1:
-        by_x = _native(grad, x, weight, 1, padding, 1, (True, False))[0]
-    else:
-        by_x = F.conv2d(grad, weight.flip(2, 3), None, 1, padding, dilation, groups=channels)
-    return by_x, _by_weight(grad, x, weight, padding, dilation)
+    targets = len(weight) // channels
+    if x.device.type != "cpu" or stride != 1 or padding != dilation * (kernel - 1) // 2:
+        # one convolution with a channel multiplier, whose outputs of a channel follow each other
+        grad = grad.view(len(grad), targets, channels, *grad.shape[2:]).transpose(1, 2).reshape(grad.shape)
+        weight = weight.view(targets, channels, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape)
+        return _native(grad, x, weight, stride, padding, dilation, (True, False))[0]
+    by_wide = F.conv2d(grad, weight.flip(2, 3), None, 1, padding, dilation, groups=len(weight))
+    return by_wide.view(len(x), targets, *x.shape[1:]).sum(1)
+
+
+def by_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """Gradient by weight [C, 1, k, k] of F.conv2d(x, weight, groups=C); x [B, C, H, W], grad of the output's shape."""
+    kernel = weight.shape[2]
+    if x.device.type != "cpu" or stride != 1 or padding != dilation * (kernel - 1) // 2:
+        return _native(grad, x, weight, stride, padding, dilation, (False, True))[1]
+    return _by_weight(grad, x, weight, padding, dilation)
 
 
 def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:

@@ -1,7 +1,7 @@
-"""Separable convolutions of many targets that keep their input alone; what comes between is computed again in backward.
+"""Convolutions of many targets that keep their input alone; what comes between is computed again in backward.
 
-One call for all targets: the first depthwise convolutions share their input, so they are one convolution with a channel
-multiplier; the pointwise ones are one batched matrix product. Nothing but the input is kept, so a separable convolution costs
+One call for all targets: the first depthwise convolutions, which share their input, are one over as many copies of it, the
+pointwise ones are one batched matrix product. Nothing but the input is kept, so a separable convolution costs
 the bytes of one map for each norm. Differentiable once: second-order gradients through these need the reference plan.
 """
 
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from search.kernels.separable.depthwise import depthwise_backward
+from search.kernels.separable.depthwise import by_input, by_weight
+from search.kernels.wanted import asked_for
 
 _batch_norm = torch.ops.aten.native_batch_norm
 _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
@@ -43,12 +44,37 @@ def norm_relu_separable(
     )
 
 
+def relu_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """`F.conv2d(F.relu(x), weight, ...)` that keeps x alone: x [B, C, H, W], weight [O, C, k, k] -> [B, O, H', W']."""
+    return _ReluConvolution.apply(*_for_autocast(x, weight), stride, padding, dilation)
+
+
 def _for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """In autocast's dtype, because it is off when backward computes again what forward did."""
     device = tensors[0].device.type
     if not torch.is_autocast_enabled(device):
         return tensors
     return tuple(tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors)
+
+
+class _ReluConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = stride, padding, dilation
+        return F.conv2d(F.relu(x), weight, None, stride, padding, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        stride, padding, dilation = ctx.geometry
+        wanted = [ctx.needs_input_grad[0], asked_for(ctx, 1), False]
+        by_r, by_kernel, _ = torch.ops.aten.convolution_backward(
+            grad, F.relu(x), weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], 1, wanted
+        )
+        by_x = torch.ops.aten.threshold_backward(by_r, x, 0) if wanted[0] else None
+        return by_x, by_kernel, None, None, None
 
 
 class _ReluSeparable(torch.autograd.Function):
@@ -58,28 +84,24 @@ class _ReluSeparable(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, depthwise, pointwise)
         ctx.geometry = stride, padding, dilation
-        return _mixed(pointwise, _multiplied(F.relu(x), depthwise, stride, padding, dilation))
+        return _mixed(pointwise, _own(_repeated(F.relu(x), len(depthwise)), depthwise, stride, padding, dilation))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         x, depthwise, pointwise = ctx.saved_tensors
-        stride, padding, dilation = ctx.geometry
-        targets, channels = depthwise.shape[:2]
-        r = F.relu(x)
-        d = _multiplied(r, depthwise, stride, padding, dilation)
-        by_d, by_pointwise = _mixed_backward(grad, pointwise, d)
-        by_d = by_d.transpose(1, 2).reshape(d.shape[0], -1, *d.shape[3:])
-        del d
-        weight = _interleaved(depthwise)
-        if targets == 1:
-            by_r, by_weight = depthwise_backward(by_d, r, weight, stride, padding, dilation)
-        else:
-            by_r, by_weight, _ = torch.ops.aten.convolution_backward(
-                by_d, r, weight, None, [stride] * 2, [padding] * 2, [dilation] * 2, False, [0, 0], channels, [True, True, False]
-            )
-        by_depthwise = by_weight.view(channels, targets, *depthwise.shape[2:]).transpose(0, 1)
-        return by_r * (r > 0), by_depthwise, by_pointwise, None, None, None
+        geometry = ctx.geometry
+        targets = len(depthwise)
+        wide = by_pointwise = by_depthwise = None
+        if asked_for(ctx, 1, 2):
+            wide = _repeated(F.relu(x), targets)
+            by_pointwise = _by_pointwise(grad, pointwise, _own(wide, depthwise, *geometry))
+        by_d = _mixed_backward(grad, pointwise)
+        flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
+        by_r = by_input(by_d, x, flat, *geometry)
+        if wide is not None:
+            by_depthwise = by_weight(by_d, wide, flat, *geometry).view(depthwise.shape)
+        return torch.ops.aten.threshold_backward(by_r, x, 0), by_depthwise, by_pointwise, None, None, None
 
 
 class _NormReluSeparable(torch.autograd.Function):
@@ -100,7 +122,7 @@ class _NormReluSeparable(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         h, batch_mean, batch_invstd = _batch_norm(z, weight, bias, mean, var, training, momentum, eps)
-        d = _own(F.relu_(h), depthwise, padding, dilation)
+        d = _own(F.relu_(h), depthwise, 1, padding, dilation)
         # running statistics are read by the backward of eval mode only
         fixed = (None, None) if training else (mean, var)
         ctx.save_for_backward(z, depthwise, pointwise, weight, bias, batch_mean, batch_invstd, *fixed)
@@ -112,17 +134,16 @@ class _NormReluSeparable(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         z, depthwise, pointwise, weight, bias, batch_mean, batch_invstd, mean, var = ctx.saved_tensors
         padding, dilation, training, eps = ctx.geometry
-        targets, channels, kernel = depthwise.shape[:3]
-        h = _normalised(z, weight, bias, batch_mean, batch_invstd, mean, var, training, eps)
-        h = F.relu_(h)
-        d = _own(h, depthwise, padding, dilation)
-        by_d, by_pointwise = _mixed_backward(grad, pointwise, d)
-        by_d = by_d.view(d.shape)
-        del d
-        flat = depthwise.reshape(targets * channels, 1, kernel, kernel)
-        by_h, by_flat = depthwise_backward(by_d, h, flat, 1, padding, dilation)
-        by_h = by_h * (h > 0)
-        by_z, by_weight, by_bias = _batch_norm_backward(
+        h = F.relu_(_normalised(z, weight, bias, batch_mean, batch_invstd, mean, var, training, eps))
+        by_pointwise = by_depthwise = None
+        by_d = _mixed_backward(grad, pointwise)
+        flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
+        by_h = by_input(by_d, h, flat, 1, padding, dilation)
+        if asked_for(ctx, 1, 2):
+            by_pointwise = _by_pointwise(grad, pointwise, _own(h, depthwise, 1, padding, dilation))
+            by_depthwise = by_weight(by_d, h, flat, 1, padding, dilation).view(depthwise.shape)
+        by_h = torch.ops.aten.threshold_backward(by_h, h, 0)
+        by_z, by_scale, by_shift = _batch_norm_backward(
             by_h,
             z,
             weight,
@@ -134,43 +155,40 @@ class _NormReluSeparable(torch.autograd.Function):
             eps,
             [True, weight is not None, bias is not None],
         )
-        by_depthwise = by_flat.view(depthwise.shape)
-        return by_z, by_depthwise, by_pointwise, None, None, by_weight, by_bias, None, None, None, None, None
+        return by_z, by_depthwise, by_pointwise, None, None, by_scale, by_shift, None, None, None, None, None
 
 
-def _interleaved(depthwise: Tensor) -> Tensor:
-    """[T, C, k, k] -> [C * T, 1, k, k]: all targets of a channel follow each other, as a channel multiplier has them."""
-    targets, channels, kernel, _ = depthwise.shape
-    return depthwise.transpose(0, 1).reshape(channels * targets, 1, kernel, kernel)
+def _repeated(r: Tensor, targets: int) -> Tensor:
+    """[B, C, H, W] -> [B, T*C, H, W]: every target's own copy, because a depthwise convolution without a channel multiplier is
+    several times faster, copy included."""
+    return r if targets == 1 else r.repeat(1, targets, 1, 1)
 
 
-def _multiplied(r: Tensor, depthwise: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """[B, C, H, W] -> [B, T, C, H', W']."""
-    channels = r.shape[1]
-    d = F.conv2d(r, _interleaved(depthwise), None, stride, padding, dilation, groups=channels)
-    return d.view(d.shape[0], channels, -1, *d.shape[2:]).transpose(1, 2).contiguous()
-
-
-def _own(h: Tensor, depthwise: Tensor, padding: int, dilation: int) -> Tensor:
-    """Every target's channels by its own filters: [B, T*C, H, W] -> the same shape."""
+def _own(h: Tensor, depthwise: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """Every target's channels by its own filters: [B, T*C, H, W] -> [B, T*C, H', W']."""
     flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
-    return F.conv2d(h, flat, None, 1, padding, dilation, groups=len(flat))
+    return F.conv2d(h, flat, None, stride, padding, dilation, groups=len(flat))
 
 
 def _mixed(pointwise: Tensor, d: Tensor) -> Tensor:
-    """Every target's channels by its own matrix: [T, O, C], d [B, T*C, H, W] or [B, T, C, H, W] -> [B, T*O, H, W]."""
+    """Every target's channels by its own matrix: [T, O, C], d [B, T*C, H, W] -> [B, T*O, H, W]."""
     targets, _, channels = pointwise.shape
     y = torch.matmul(pointwise, d.view(d.shape[0], targets, channels, -1))
     return y.view(d.shape[0], -1, *d.shape[-2:])
 
 
-def _mixed_backward(grad: Tensor, pointwise: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """(gradient by d as [B, T, C, H, W], by the matrices [T, O, C])."""
+def _mixed_backward(grad: Tensor, pointwise: Tensor) -> Tensor:
+    """The gradient by d [B, T*C, H, W]."""
+    targets, outputs, _ = pointwise.shape
+    by_d = torch.matmul(pointwise.transpose(1, 2), grad.reshape(len(grad), targets, outputs, -1))
+    return by_d.view(len(grad), -1, *grad.shape[-2:])
+
+
+def _by_pointwise(grad: Tensor, pointwise: Tensor, d: Tensor) -> Tensor:
+    """The gradient by the matrices [T, O, C]."""
     targets, outputs, channels = pointwise.shape
     grad = grad.reshape(len(grad), targets, outputs, -1)
-    by_pointwise = torch.matmul(grad, d.view(len(grad), targets, channels, -1).transpose(2, 3)).sum(0)
-    by_d = torch.matmul(pointwise.transpose(1, 2), grad)
-    return by_d.view(len(grad), targets, channels, *d.shape[-2:]), by_pointwise
+    return torch.matmul(grad, d.view(len(grad), targets, channels, -1).transpose(2, 3)).sum(0)
 
 
 def _normalised(

@@ -46,6 +46,17 @@ def test_pool_convention_by_hand():
     assert count(small, (3, 32, 32), convention="macs+pool").macs == MACS + 8 * 16
 
 
+def test_atrous_convention_pads_maps_to_a_multiple_of_the_rate():
+    def atrous():
+        return nn.Sequential(
+            nn.Conv2d(2, 3, 3, padding=4, dilation=4), nn.Conv2d(3, 3, 5, padding=(4, 2), dilation=(2, 1), groups=3)
+        )
+
+    # maps of 9x7 are computed as 12x8 and 10x7
+    assert count(atrous, (2, 9, 7), convention="macs+atrous").macs == 12 * 8 * 2 * 3 * 9 + 10 * 7 * 3 * 25
+    assert count(small, (3, 32, 32), convention="macs+atrous").macs == MACS
+
+
 def test_thop_convention_by_hand():
     # batch norm 4 on 8x16x16, average pool its output of 8x4x4, the global one its 8x16 in and 8 out
     assert count(small, (3, 32, 32), convention="thop").macs == MACS + 4 * 8 * 256 + 8 * 16 + 8 * 17

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from search.cost import bytes_kept
 from search.cost.live_bytes import LiveBytes, followed
 
 
@@ -58,6 +59,37 @@ def test_a_peak_has_what_is_recomputed():
     _, forward, recomputed = followed(step(True))
     assert forward == 4 * size + 4
     assert peak > recomputed > before + forward
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_what_no_backward_runs_through_is_free_in_the_end(fake):
+    """Only the scale's gradient is asked for, so backward frees nothing of the convolution and its output."""
+
+    def run(live):
+        conv, scale = nn.Conv2d(3, 8, 3), nn.Parameter(torch.ones(1))
+        x, found, before = torch.ones(4, 3, 16, 16), [], live.live
+
+        def forward():
+            found.append((scale * conv(x).relu().sigmoid()).sum())
+            return found[0]
+
+        for _ in range(2):
+            kept = bytes_kept(forward, [*conv.parameters(), scale])
+            torch.autograd.grad(found.pop(), scale)
+        return kept, live.live - before
+
+    # the input, and what relu and sigmoid gave
+    assert followed(run, fake) == (4 * 4 * (3 * 16 * 16 + 2 * 8 * 14 * 14), 0)
+
+
+def test_second_derivatives_of_what_was_counted():
+    x = torch.tensor([0.5], requires_grad=True, dtype=torch.float64)
+    found = []
+    bytes_kept(lambda: found.append((x * x.tanh()).sum()) or found[0])
+    (first,) = torch.autograd.grad(found[0], x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    slope = 1 - torch.tanh(x) ** 2
+    assert torch.allclose(second, 2 * slope - 2 * x * torch.tanh(x) * slope, rtol=1e-12)
 
 
 def test_values_can_be_read_from_fake_tensors():

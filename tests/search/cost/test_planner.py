@@ -11,30 +11,31 @@ from search.cost.planner import (
     Setting,
     choose,
     parse_bytes,
+    parted,
     say_bytes,
-    shorter,
     smaller,
 )
 
 LADDERS = Ladders(
     execution=("reference", "batched/fast", "batched/small"),
     precision=("float32", "bfloat16"),
-    batch=(64, 32, 16),
+    parts=(1, 2, 4),
     crop=(32, 16),
     partial=(1, 2, 4),
+    batch=64,
 )
 FACTORS = {"reference": 1.0, "batched/fast": 0.5, "batched/small": 0.25, "float32": 1.0, "bfloat16": 0.5}
 
 
 def peak(setting):
     """128 kB at first."""
-    kept = 2 * setting.batch * setting.crop**2 * FACTORS[setting.execution] * FACTORS[setting.precision] / setting.partial
-    return int(kept)
+    factor = FACTORS[setting.execution] * FACTORS[setting.precision] / setting.partial
+    return int(2 * setting.batch / setting.parts * setting.crop**2 * factor)
 
 
 def needed(limit):
     setting = choose(LADDERS, peak, limit)
-    return setting.execution, setting.precision, setting.batch, setting.crop, setting.partial
+    return setting.execution, setting.precision, setting.parts, setting.crop, setting.partial
 
 
 @pytest.mark.parametrize(
@@ -58,25 +59,25 @@ def test_sizes_for_people():
 
 def test_what_is_given_up_comes_in_the_stated_order():
     whole = peak(LADDERS.first)
-    assert needed(whole) == ("reference", "float32", 64, 32, 1)
-    assert needed(whole // 2) == ("batched/fast", "float32", 64, 32, 1)
-    assert needed(whole // 4) == ("batched/small", "float32", 64, 32, 1)
-    assert needed(whole // 8) == ("batched/small", "bfloat16", 64, 32, 1)
-    assert needed(whole // 16) == ("batched/small", "bfloat16", 32, 32, 1)
-    assert needed(whole // 32) == ("batched/small", "bfloat16", 16, 32, 1)
-    # a smaller image gives some of the batch back, a larger K of both
-    assert needed(whole // 33) == ("batched/small", "bfloat16", 32, 16, 1)
-    assert needed(whole // 128) == ("batched/small", "bfloat16", 16, 16, 1)
-    assert needed(whole // 129) == ("batched/small", "bfloat16", 16, 16, 2)
-    assert needed(whole // 512) == ("batched/small", "bfloat16", 16, 16, 4)
-    assert choose(replace(LADDERS, batch=(64,), crop=(32,)), peak, whole // 9) == Setting(
-        "batched/small", "bfloat16", 64, 32, 2
+    assert needed(whole) == ("reference", "float32", 1, 32, 1)
+    assert needed(whole // 2) == ("batched/fast", "float32", 1, 32, 1)
+    assert needed(whole // 4) == ("batched/small", "float32", 1, 32, 1)
+    assert needed(whole // 8) == ("batched/small", "bfloat16", 1, 32, 1)
+    assert needed(whole // 16) == ("batched/small", "bfloat16", 2, 32, 1)
+    assert needed(whole // 32) == ("batched/small", "bfloat16", 4, 32, 1)
+    # a smaller image takes back some of the parts, a larger K of both
+    assert needed(whole // 33) == ("batched/small", "bfloat16", 2, 16, 1)
+    assert needed(whole // 128) == ("batched/small", "bfloat16", 4, 16, 1)
+    assert needed(whole // 129) == ("batched/small", "bfloat16", 4, 16, 2)
+    assert needed(whole // 512) == ("batched/small", "bfloat16", 4, 16, 4)
+    assert choose(replace(LADDERS, parts=(1,), crop=(32,)), peak, whole // 9) == Setting(
+        "batched/small", "bfloat16", 1, 32, 2, 64
     )
 
 
 def test_no_more_is_given_up_than_is_needed():
-    # between two batches the cheapest execution isn't needed
-    assert needed(peak(LADDERS.first) * 3 // 8) == ("batched/small", "float32", 64, 32, 1)
+    # between two numbers of parts the cheapest execution isn't needed
+    assert needed(peak(LADDERS.first) * 3 // 8) == ("batched/small", "float32", 1, 32, 1)
     for limit in range(300, peak(LADDERS.first), 997):
         setting = choose(LADDERS, peak, limit)
         assert peak(setting) <= limit
@@ -93,7 +94,10 @@ def test_the_smallest_need_is_named():
         choose(LADDERS, peak, 255)
     least = stop.value
     assert least.need == 256 == peak(least.setting)
-    assert str(least) == "nothing fits in 0.0 MB: the smallest need is 0.0 MB (K=4, batch 16, crop 16, bfloat16, batched/small)"
+    assert (
+        str(least)
+        == "nothing fits in 0.0 MB: the smallest need is 0.0 MB (K=4, batch 64 in 4 parts, crop 16, bfloat16, batched/small)"
+    )
     assert choose(LADDERS, peak, least.need) == least.setting
 
 
@@ -149,9 +153,10 @@ def test_parts_of_a_need():
 
 
 def test_ladders():
-    assert shorter(128) == (128, 112, 96, 80, 64, 48, 32, 16)
-    assert shorter(5) == (5, 4, 3, 2)
-    assert shorter(1) == (1,)
+    assert parted(128) == parted(16) == (1, 2, 4, 8)
+    assert parted(15) == (1, 2, 4)
+    assert parted(4) == (1, 2)
+    assert parted(3) == parted(1) == (1,)
     assert smaller(224) == (224, 192, 160, 128)
     assert smaller(321) == (321, 320, 288, 256, 224, 192)
     assert smaller(32) == (32, 28, 24, 20, 16)

@@ -1,15 +1,17 @@
 import json
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from search.cost.planner import Need, Reserve, Setting
 from search.engine import memory_plan
 from search.engine.command import guarded
 from search.engine.errors import BudgetError, UserError
-from search.engine.memory_plan import Planner, modules_with, reserve_here, stored, with_options
+from search.engine.memory_plan import Planner, reserve_here, stored, with_options
 from search.engine.memory_report import parts
 from search.engine.run import adapter_of
+from search.engine.searchable import modules_with
 from tests.search.engine import tiny
 from tests.search.engine.test_fake_step import Adapter, settings
 
@@ -25,13 +27,49 @@ def test_ladders_hold_what_the_network_accepts():
     assert found.partial == (4,)
     assert found.execution == ("reference", "batched/fast", "batched/balanced", "batched/small")
     assert found.precision == ("float32", "bfloat16")
-    assert found.batch == (4, 3, 2)
+    assert (found.batch, found.parts) == (4, (1, 2))
     assert found.crop == (16, 12, 8)
     later = {"model.backbone.partial": 1, "model.backbone.plan": "batched", "model.backbone.memory": "balanced"}
     found = planner(**later, **{"optim_wrapper.type": "AutocastOptimWrapper"}).ladders
     assert found.partial == (1, 2, 4, 8)
     assert found.execution == ("batched/balanced", "batched/small")
     assert found.precision == ("bfloat16",)
+    # the smaller of both batches has to be parted
+    batches = {"train_dataloader.batch_size": 64, "arch_dataloader.batch_size": 9}
+    assert planner(**batches, **{"train_cfg.batch_parts": 2}).ladders.parts == (2, 4)
+
+
+def test_bfloat16_is_not_offered_where_it_is_emulated(monkeypatch):
+    def supported(including_emulation=True):
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert planner().ladders.precision == ("float32",)
+
+
+def test_a_schedule_of_k_is_planned_at_its_last_stage():
+    plan = planner(**{"train_cfg.stages": [dict(begin=25, partial=2)]})
+    assert plan.ladders.partial == (2,)
+    assert plan.options(plan.ladders.first) == {}
+    needs = plan.needs().exact(plan.ladders.first)
+    last = planner(**{"model.backbone.partial": 2})
+    assert needs == last.needs().exact(last.ladders.first)
+    with pytest.raises(UserError, match="begin=50 comes after the last of 50 epochs"):
+        planner(**{"train_cfg.stages": [dict(begin=50, partial=2)]})
+
+
+def test_another_plan_of_the_config_is_kept():
+    plan = planner(**{"model.backbone.plan": "auto", "model.backbone.memory": "balanced"})
+    assert plan.ladders.execution == ("auto/balanced", "auto/small")
+    # without CUDA it is the batched plan, and is counted so
+    batched = planner(**{"model.backbone.plan": "batched", "model.backbone.memory": "balanced"})
+    assert plan.needs().exact(plan.ladders.first) == batched.needs().exact(batched.ladders.first)
+    cfg = settings("cells_pc_darts_cifar10")
+    table = Planner(cfg, adapter_of(cfg), Reserve(), plans=("batched", "triton"))
+    assert table.ladders.execution[1:] == tuple(
+        f"{p}/{m}" for p in ("batched", "triton") for m in ("fast", "balanced", "small")
+    )
 
 
 def test_exact_second_order_keeps_the_reference():
@@ -52,34 +90,31 @@ def test_a_network_and_a_task_without_any_of_it(tmp_path):
 def test_options_of_a_setting():
     plan = planner("cells_darts_cifar10", **{"model.backbone.partial": 2, "arch_dataloader.batch_size": 8})
     assert plan.options(plan.ladders.first) == {}
-    options = plan.options(Setting("batched/small", "bfloat16", 3, 12, 4))
+    options = plan.options(Setting("batched/small", "bfloat16", 2, 12, 4, 4))
     assert options == {
         "model.backbone.plan": "batched",
         "model.backbone.memory": "small",
         "model.backbone.partial": 4,
         "optim_wrapper.type": "AutocastOptimWrapper",
-        "train_dataloader.batch_size": 3,
-        "arch_dataloader.batch_size": 6,
+        # batches and learning rates stay
+        "train_cfg.batch_parts": 2,
+        # validation, which isn't parted, has at least 2 images
         "val_dataloader.batch_size": 2,
-        # 0.025 and its floor 0.001, times 3 / 4
-        "optim_wrapper.optimizer.lr": pytest.approx(0.01875),
-        "param_scheduler.0.eta_min": pytest.approx(0.00075),
         "train_dataloader.dataset.pipeline.0.size": 12,
         "arch_dataloader.dataset.pipeline.0.size": 12,
     }
     cfg = with_options(plan.cfg, options)
-    assert cfg.model.backbone.plan == "batched" and cfg.param_scheduler[0].eta_min == pytest.approx(0.00075)
+    assert cfg.model.backbone.plan == "batched" and cfg.train_cfg.batch_parts == 2
     assert dict(modules_with(cfg.model, "memory")) == {"model.backbone.memory": "small"}
     # the config itself is left alone, and the other settings of its groups stay
-    assert plan.cfg.model.backbone.partial == 2 and plan.cfg.param_scheduler[0].eta_min == 0.001
-    assert cfg.param_scheduler[0].T_max == 50 and cfg.optim_wrapper.clip_grad == dict(max_norm=5)
-
-
-def test_rates_that_mmengine_scales_are_left_to_it():
-    scaled = {"auto_scale_lr": dict(enable=True, base_batch_size=64)}
-    plan = planner(**scaled)
-    options = plan.options(Setting("reference", "float32", 2, 16, 4))
-    assert {key for key in options if not key.endswith("batch_size")} == set()
+    assert plan.cfg.model.backbone.partial == 2 and "batch_parts" not in plan.cfg.train_cfg
+    assert cfg.train_cfg.max_epochs == 50 and cfg.optim_wrapper.clip_grad == dict(max_norm=5)
+    # another batch, which a table looks at, is whole
+    assert plan.options(Setting("reference", "float32", 1, 16, 2, 6)) == {
+        "train_dataloader.batch_size": 6,
+        "arch_dataloader.batch_size": 12,
+        "val_dataloader.batch_size": 3,
+    }
 
 
 def faked(monkeypatch, peak):
@@ -92,14 +127,15 @@ def faked(monkeypatch, peak):
 
 
 def test_a_plan_is_written_and_read_back(monkeypatch, tmp_path):
-    faked(monkeypatch, lambda cfg: 1000 * cfg.train_dataloader.batch_size // cfg.model.partial)
+    faked(monkeypatch, lambda cfg: 4000 // cfg.train_cfg.get("batch_parts", 1) // cfg.model.partial)
     monkeypatch.setattr(memory_plan, "reserve_here", lambda: Reserve(fixed=500, share=0.5))
     cfg = tiny.config(tmp_path, model={"partial": 1})
     assert stored(tmp_path, 5000) is None
-    plan = memory_plan.make(cfg, Adapter(), tmp_path, 5000)
-    assert plan.setting == Setting(None, "float32", 3, None, 1)
-    assert plan.total == 5000 == sum(size for _, size in parts(plan))
-    assert plan.options["train_dataloader.batch_size"] == 3
+    told = []
+    plan = memory_plan.make(cfg, Adapter(), tmp_path, 5000, told.append)
+    assert plan.setting == Setting(None, "float32", 2, None, 1, 4) == told[-1]
+    assert plan.total == 3500 == sum(size for _, size in parts(plan))
+    assert plan.options["train_cfg.batch_parts"] == 2
     assert stored(tmp_path, 5000) == stored(tmp_path, None) == plan.options
     written = json.loads((tmp_path / memory_plan.NAME).read_text())
     assert written["need"]["kept"] == {"weights": 5, "architecture": 10} and written["own"]["batch"] == 4
@@ -113,13 +149,13 @@ def test_a_plan_is_written_and_read_back(monkeypatch, tmp_path):
 
 
 def test_the_smallest_need_fits(monkeypatch, tmp_path, capsys):
-    faked(monkeypatch, lambda cfg: 10**6 * cfg.train_dataloader.batch_size // cfg.model.get("partial", 1))
+    faked(monkeypatch, lambda cfg: 4 * 10**6 // cfg.train_cfg.get("batch_parts", 1) // cfg.model.get("partial", 1))
     cfg = tiny.config(tmp_path)
     plan = Planner(cfg, Adapter(), Reserve(fixed=10**6))
     with pytest.raises(BudgetError, match=r"smallest need is 1\.5 MB"):
         plan.plan(1_499_999)
     # precision changes nothing in this formula
-    assert plan.plan(1_500_000).setting == Setting(None, "float32", 2, None, 4)
+    assert plan.plan(1_500_000).setting == Setting(None, "float32", 2, None, 4, 4)
     assert guarded(lambda: plan.plan(1)) == 3
     assert capsys.readouterr().err.startswith("error: --max-memory: nothing fits in")
 

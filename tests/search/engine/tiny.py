@@ -75,6 +75,25 @@ class TinyNet(BaseModel):
         return logits
 
 
+@MODELS.register_module(force=True)
+class TinyTrellis(BaseModel):
+    """A path through a trellis is searched; each map of the last layer that runs has a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = MODELS.build(
+            {"type": "search.AutoDeepLab", "filters": 4, "layers": 3, "blocks": 1, "stem": (4, 4, 4), "affine": False}
+        )
+        self.heads = nn.ModuleList(nn.Linear(channels, CLASSES) for channels in self.backbone.out_channels)
+
+    def forward(self, inputs, label=None, mode="tensor"):
+        maps = self.backbone(inputs)
+        logits = sum(head(y.mean((2, 3))) for head, y in zip(self.heads, maps, strict=True) if y is not None)
+        if mode == "loss":
+            return {"loss": F.cross_entropy(logits, label)}
+        return [{"scores": s, "label": int(t)} for s, t in zip(logits, label, strict=True)] if mode == "predict" else logits
+
+
 @DATASETS.register_module(force=True)
 class TinyImages(Dataset):
     def __init__(self, size=24, offset=0, augment=False, double=False, classes=("a", "b", "c")):
@@ -187,7 +206,7 @@ def config(work_dir, *, train=False, epochs=3, workers=0, augment=True, model=No
         task="tiny",
         work_dir=str(work_dir),
         seed=3,
-        model=dict(type="search.TinyNet", **(model or {"dropout": 0.2})),
+        model={"type": "search.TinyNet", **(model or {"dropout": 0.2})},
         train_dataloader=loader(24, 0, workers, augment=augment),
         val_dataloader=scored(12, 100),
         val_evaluator=dict(type="search.TinyAccuracy"),

@@ -169,8 +169,44 @@ def test_viterbi_equals_trying_every_path(seed, layers):
     assert found == expected
 
 
+def test_paths_of_probability_zero_tie():
+    walk = Walk("w", 4, {4: (4, 8), 8: (4, 8)}, start=(4,))
+    table = {(n, a, b): 0.25 if b == 8 else 0.0 for n in (1, 2, 3) for a in (4, 8) for b in (4, 8)}
+    table |= {(1, 4, 8): 0.0}
+    assert Argmax()(Space("s", [walk]), {"w": table})["w"] == (4, 4, 4, 4)
+
+
 def test_a_skip_limit_with_nothing_to_bound_is_refused():
     space = Space("plain", [OneOf("layer0", ("conv", "skip_connect"))])
     with pytest.raises(ValueError, match="nothing to bound"):
         TopInputs(skip_limit=0)(space, {"layer0": [0.1, 0.9]})
     assert TopInputs()(space, {"layer0": [0.1, 0.9]})["layer0"] == "skip_connect"
+
+
+TRELLIS = {4: (4, 8), 8: (4, 8, 16), 16: (8, 16, 32), 32: (16, 32)}
+
+
+def best_of_all(walk, table):
+    """The first path, in the order of states, among those whose probabilities multiply to the most, in floats from the left."""
+    best, score = None, -1.0
+    for path in sorted(walk.values()):
+        product = math.prod(table[layer, a, b] for layer, (a, b) in enumerate(pairwise(path), 1))
+        if product > score:
+            best, score = path, product
+    return best
+
+
+@pytest.mark.parametrize("layers", range(1, 9))
+@pytest.mark.parametrize("start", [(4,), (4, 8)])
+def test_viterbi_equals_brute_force_over_all_paths(layers, start):
+    walk = Walk("path", layers, TRELLIS, start=start)
+    space = Space("s", [walk])
+    rng = random.Random(layers)
+    for draw in range(12):
+        # powers of two tie exactly, and often
+        table = {
+            move: rng.random() if draw < 6 else rng.choice([0.5, 0.25, 0.125, 0.0]) for move in walk.transitions if move[0]
+        }
+        assert Argmax()(space, {"path": table})["path"] == best_of_all(walk, table)
+    ties = dict.fromkeys(table, 1 / 3)
+    assert Argmax()(space, {"path": ties})["path"] == (4,) * layers

@@ -10,7 +10,7 @@ from torch import nn
 from backbones import CellNet
 from search.cost import bytes_kept
 from search.supernet import ArchParams, Relax, Softmax, building, record, suspended_statistics
-from search.supernet.candidates import Chain, Other, Pool, kind_of
+from search.supernet.candidates import Chain, Dense, Other, Pool, Same, kind_of
 
 
 def pair(dtype=torch.float64, *, edge_logits, memory="fast", **settings):
@@ -62,7 +62,7 @@ def agree(first, second, tolerance=1e-10):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("edge_logits", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
-@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 2, 4, 8])
 def test_equal_under_softmax(k, affine, edge_logits, training):
     params, models = pair(edge_logits=edge_logits, partial=k, affine=affine, out_indices=(0, 1, 2, 3))
     x = torch.randn(3, 3, 9, 7, dtype=torch.float64)
@@ -168,7 +168,7 @@ def test_a_copy_runs_its_own_modules():
             p.mul_(1.5)
         fresh = copy.deepcopy(twin)
         for cell in fresh.cells:
-            cell.dag._batched = None
+            cell.dag._plans = {}
         assert torch.equal(twin(x)[0], fresh(x)[0]) and not torch.equal(twin(x)[0], batched(x)[0])
 
 
@@ -177,10 +177,12 @@ def test_kinds():
 
     for affine in (True, False):
         kinds = {name: kind_of(make(4, 1)) for name, make in darts_candidates(affine).items()}
-        assert kinds["none"] is None and isinstance(kinds["skip_connect"], Other)
+        assert kinds["none"] is None and isinstance(kinds["skip_connect"], Same)
         assert all(isinstance(kinds[f"{name}_pool_3x3"], Pool) for name in ("max", "avg"))
         assert [len(kinds[f"{name}_conv_{k}"].parts) for name in ("sep", "dil") for k in ("3x3", "5x5")] == [2, 2, 1, 1]
         assert isinstance(kind_of(darts_candidates(affine)["skip_connect"](4, 2)), Other)
+    full = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(4))
+    assert isinstance(kind_of(full), Dense)
     wide = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))
     assert isinstance(kind_of(wide), Other) and not isinstance(kind_of(wide), Chain)
 
@@ -188,9 +190,9 @@ def test_kinds():
 def test_an_unknown_plan_is_named():
     arch = record(lambda: CellNet(channels=4, layers=3)).space.at(0)
     for settings, says in [
-        (dict(plan="fast"), "plan='fast' is none of reference, batched"),
+        (dict(plan="fast"), "plan='fast' is none of reference, batched, triton, auto"),
         (dict(plan="batched", memory="tiny"), "memory='tiny' is none of fast, balanced, small"),
-        (dict(memory="small"), "needs plan='batched'"),
+        (dict(memory="small"), "the reference plan recomputes nothing"),
     ]:
         with pytest.raises(ValueError, match=says):
             CellNet(channels=4, layers=3, arch=arch, **settings)

@@ -3,8 +3,8 @@ import shutil
 import pytest
 from mmengine.config import Config
 
+from search.engine.task_data import LOADERS, datasets_of
 from search.registry import DATASETS, TASKS
-from tasks.classification.adapter import LOADERS, datasets_of
 
 CONFIG = "configs/classification/cells_pc_darts_folder_cpu.py"
 RETRAIN = "configs/classification/cells_folder_cpu_retrain.py"

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torchvision
 
+from search.engine import splits
 from search.registry import DATASETS
-from tasks.classification import splits
 
 
 def folder(root, **kwargs):

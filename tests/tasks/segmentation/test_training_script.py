@@ -1,6 +1,7 @@
 """mmseg's own tools/train.py and inferencer run a backbone of ours: a config names it, nothing else is needed."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ pytest.importorskip("mmseg")
 
 import tasks.segmentation  # noqa: F401
 from search.registry import MODELS
+from search.space import save
+from search.supernet import record
 from tests.tasks.scripts import python, tool, write_config
 from tests.tasks.segmentation.test_downstream import SIZE, deeplab, three_levels
 
@@ -113,3 +116,32 @@ def test_mmseg_trains_validates_and_infers(cityscapes):
     script.write_text(SCRIPT)
     image = cityscapes / "leftImg8bit" / "val" / "town" / "town_0_leftImg8bit.png"
     assert "INFERRED" in python(script, file, cityscapes / "work" / "iter_2.pth", image, cwd=cityscapes)
+
+
+def test_mmseg_trains_what_a_search_left_behind(cityscapes):
+    """A path and a cell from an architecture file, under our decoder: a config names both, nothing else is needed."""
+    backbone = dict(type="search.AutoDeepLab", layers=4, blocks=2, filters=4, stem=(8, 8, 8))
+    parts = record(lambda: MODELS.build(dict(backbone))).parts
+    architecture = parts["backbone"].sample(random.Random(0))
+    file = cityscapes / "architecture.json"
+    provenance = dict(strategy="random", seed=0, score=None, cost={}, commit=None)
+    save(file, {"backbone": (parts["backbone"], architecture)}, provenance)
+    backbone["arch"] = str(file)
+    settings = config(cityscapes, backbone, [16, 16, 16])
+    del settings["model"]["auxiliary_head"]
+    settings["model"]["decode_head"] = dict(
+        type="search.DeepLabV3PlusHead",
+        in_channels=list(MODELS.build(dict(backbone)).out_channels),
+        in_index=[0, 1],
+        channels=8,
+        low_channels=4,
+        dilations=[1, 2],
+        num_classes=CLASSES,
+        norm_cfg=dict(type="BN"),
+    )
+    written = write_config(cityscapes / "config.py", settings)
+    out = python(tool("mmseg", "train"), written, "--work-dir", cityscapes / "work", cwd=cityscapes)
+    assert "mIoU" in out and (cityscapes / "work" / "iter_2.pth").is_file()
+    saved = torch.load(cityscapes / "work" / "iter_2.pth", weights_only=False)["state_dict"]
+    cells = {name.split(".")[2] for name in saved if name.startswith("backbone.cells.")}
+    assert cells == {f"l{layer}_s{stride}" for layer, stride in enumerate(architecture["path"])}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.classification import splits
+from search.engine import splits
 
 SEARCH = {"weights": 0.45, "architecture": 0.45, "validation": 0.1}
 

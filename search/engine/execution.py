@@ -1,0 +1,40 @@
+"""What a config's `plan` comes to on the device that a search runs on, said in the log."""
+
+from __future__ import annotations
+
+import logging
+
+from mmengine.logging import print_log
+from torch import nn
+
+from search.supernet import MixedDag
+from search.supernet.plans import choose_plan
+
+from .errors import UserError
+
+
+def settle_plans(model: nn.Module, differentiates_twice: bool) -> None:
+    """Say how the supernet's graphs are executed where the config leaves it open (`plan="auto"`).
+
+    Exact second order, which differentiates twice, takes the reference plan. Raises UserError where the config asks for
+    another one together with it.
+    """
+    graphs = [module for module in model.modules() if isinstance(module, MixedDag)]
+    said = set()
+    for graph in graphs:
+        if differentiates_twice and graph.plan not in ("reference", "auto"):
+            raise UserError(
+                f"plan={graph.plan!r} can't be differentiated twice, as strategy.exact=True asks: set plan='reference', "
+                "or leave exact out for the finite difference."
+            )
+        if graph.plan != "auto":
+            continue
+        parameter = next(graph.parameters())
+        if differentiates_twice:
+            plan, why = "reference", "strategy.exact=True differentiates twice"
+            graph.plan = plan
+        else:
+            plan, why = choose_plan(parameter.device, parameter.dtype)
+        said.add((plan, why))
+    for plan, why in sorted(said):
+        print_log(f"Supernet: plan='auto' is {plan!r}: {why}.", logger="current", level=logging.INFO)

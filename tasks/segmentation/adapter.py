@@ -1,0 +1,216 @@
+"""From a segmentation config to one that can be built: data folders, classes, label checks, splits.
+
+A config names no class count and no split files, and class names only where neither the data set's class nor its labels
+tell them; they are read from the data here, so that a config works for any folder by ``--cfg-options data_root=X`` alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from search.engine import splits as split_files
+from search.engine.errors import UserError
+from search.engine.task_data import (
+    LOADERS,
+    RETRAIN,
+    SEARCH,
+    apply_data_root,
+    apply_splits,
+    datasets_of,
+    every_dataset,
+    say,
+    sync_bn_to_bn,
+    write_num_classes,
+)
+from search.registry import DATASETS, TASKS
+from tasks.segmentation import layout, memory, model_config
+
+# transforms that are replaced by ours, which check what they read
+_CHECKED = {"LoadImageFromFile": "search.LoadImage", "LoadAnnotations": "search.LoadLabels"}
+# transforms after which all images have one size
+_EQUAL = ("Resize", "CenterCrop", "RandomCrop", "Pad")
+
+
+@TASKS.register_module(name="segmentation")
+class Segmentation:
+    """The segmentation task's adapter, found by ``TASKS`` under the config's ``task='segmentation'``."""
+
+    def prepare(self, cfg: Config, work_dir: str | Path) -> Config:
+        """A copy of the config, ready to be built.
+
+        Applies ``data_root`` to every dataset. Finds the classes: what a dataset's ``metainfo`` names, else its class
+        (Cityscapes has 19), else as many as the label files have; writes names, palette and number into datasets, heads and
+        losses. Looks at every file's header, so that a missing label, a size that differs or a colour image is told at
+        once; has mmseg's loading transforms check the rest on reading. Writes the backbone's channels into heads. Makes, or
+        reads back and verifies, the splits in ``work_dir/splits``; without a GPU turns SyncBN into BN. Whatever is changed
+        beyond what the config asked is logged. A config without ``train_dataloader`` (evaluation) needs its test data alone.
+        Raises ValueError, in one sentence, for data, heads or splits that can't be used.
+
+        ``splits``: fractions of the training images, 'weights', 'architecture' and 'validation' for a search, 'train' and
+        'validation' for a retraining; ``seed`` (default 0); ``images``: use at most this many. Images are drawn one by one,
+        as in Auto-DeepLab (arXiv 1901.02985, section 4.1), not by city. Without a validation share a search is scored on
+        the architecture's images and a retraining isn't validated.
+        """
+        cfg = copy.deepcopy(cfg)
+        if not any(True for _ in every_dataset(cfg)):
+            raise UserError(f"the config has no dataset in any of {', '.join(LOADERS)}")
+        apply_data_root(cfg)
+        ignored = model_config.ignored_label(cfg, [dataset for _, dataset in every_dataset(cfg)])
+        classes = _write_classes(cfg, ignored)
+        listings = _listings(cfg)
+        _check_on_reading(cfg, len(classes), ignored)
+        write_num_classes(cfg.get("model"), len(classes))
+        model_config.write_channels(cfg.get("model"))
+        model_config.check_losses(cfg.get("model"), len(classes))
+        model_config.check_crop(cfg)
+        if cfg.get("train_dataloader") is not None:
+            _split(cfg, listings["train_dataloader"], classes, Path(work_dir) / "splits")
+        for loader in ("val_dataloader", "test_dataloader"):
+            _require_equal_sizes(cfg, loader, listings)
+        if get_device() == "cpu":
+            sync_bn_to_bn(cfg.get("model"))
+        return cfg
+
+    def test_hooks(self, out: str | None, show_dir: str | None, tta: bool) -> list[dict]:
+        """Hooks of a test run: label maps as PNG files, images painted with them, multi-scale and flip averaging."""
+        hooks = [dict(type="search.AugmentedTestHook")] if tta else []
+        if out is not None:
+            hooks.append(dict(type="search.LabelMapsHook", out=out))
+        if show_dir is not None:
+            hooks.append(dict(type="search.PaintedImagesHook", show_dir=show_dir))
+        return hooks
+
+    def input_size(self, cfg: Config) -> tuple[int, int, int]:
+        """(C, H, W) of what the validation pipeline feeds the network; without one the training, else the test pipeline."""
+        order = ("val_dataloader", *LOADERS)
+        dataset = next(d for name in order for d in datasets_of(cfg.get(name)))
+        return tuple(DATASETS.build(copy.deepcopy(dict(dataset)))[0]["inputs"].shape)
+
+    derived_model = staticmethod(model_config.derived_model)
+    # what the memory planner asks
+    image_size = staticmethod(memory.image_size)
+    memory_batch = staticmethod(memory.memory_batch)
+    memory_loss = staticmethod(memory.memory_loss)
+    crop_options = staticmethod(memory.crop_options)
+
+
+def _identity(dataset: Mapping) -> tuple[Any, ...]:
+    """Which images a dataset reads."""
+    prefix = {key: str(value) for key, value in (dataset.get("data_prefix") or {}).items()}
+    keys = ("type", "data_root", "ann_file", "img_suffix", "seg_map_suffix", "indices", "scenes")
+    return (*(str(dataset.get(key)) for key in keys), tuple(sorted(prefix.items())))
+
+
+def _write_classes(cfg: Config, ignored: int) -> list[str]:
+    """Find the classes and write their names and colours into every dataset. UserError where datasets differ in them."""
+    said: dict[str, list[str]] = {}
+    for name, dataset in every_dataset(cfg):
+        found = layout.empty_dataset(dataset, name).metainfo.get("classes")
+        if found is not None:
+            said.setdefault(name, [str(one) for one in found])
+    first = next(iter(said), None)
+    for name, classes in said.items():
+        if classes != said[first]:
+            raise UserError(f"the classes of {name} differ from those of {first}: {_difference(classes, said[first])}")
+    if first is None:
+        name, dataset = next(every_dataset(cfg))
+        folder, suffix = layout.label_folder(dataset, name)
+        number = layout.classes_found(folder, suffix, ignored)
+        say(f"nothing names the classes: the labels below {folder} are 0 to {number - 1}, so there are {number}")
+        classes = [str(label) for label in range(number)]
+    else:
+        classes = said[first]
+    if len(classes) < 2:
+        raise UserError(f"the classes are {classes}: a segmentation needs at least 2")
+    for name, dataset in every_dataset(cfg):
+        own = layout.empty_dataset(dataset, name).metainfo
+        if own.get("classes") is None:
+            named = {**dataset, "metainfo": {**(dataset.get("metainfo") or {}), "classes": classes}}
+            own = layout.empty_dataset(named, name).metainfo
+        palette = [[int(value) for value in colour] for colour in own["palette"]]
+        dataset["metainfo"] = {**(dataset.get("metainfo") or {}), "classes": classes, "palette": palette}
+    return classes
+
+
+def _difference(a: list[str], b: list[str]) -> str:
+    extra = sorted(set(a) ^ set(b))
+    return f"only one of them has {extra[0]!r}" if extra else "their order"
+
+
+def _listings(cfg: Config) -> dict[str, layout.Listing]:
+    """The files of each loader's first dataset; those of every dataset are looked at, equal ones once."""
+    seen: dict[tuple, layout.Listing] = {}
+    found: dict[str, layout.Listing] = {}
+    for name, dataset in every_dataset(cfg):
+        key = _identity(dataset)
+        if key not in seen:
+            seen[key] = layout.listing(dataset, name)
+        found.setdefault(name, seen[key])
+    return found
+
+
+def _check_on_reading(cfg: Config, classes: int, ignored: int) -> None:
+    """Put our loading transforms, which check what they read, in place of mmseg's."""
+
+    def replaced(transforms: Any) -> Any:
+        if isinstance(transforms, list | tuple):
+            return [replaced(one) for one in transforms]
+        if not isinstance(transforms, Mapping):
+            return transforms
+        result = {key: replaced(value) if key == "transforms" else value for key, value in transforms.items()}
+        name = str(result.get("type", "")).rpartition(".")[2]
+        if name in _CHECKED and result["type"] in (name, f"mmseg.{name}", f"mmcv.{name}", f"mmengine.{name}"):
+            result["type"] = _CHECKED[name]
+            if name == "LoadAnnotations":
+                result.update(num_classes=classes, ignore_index=ignored)
+        return result
+
+    for _, dataset in every_dataset(cfg):
+        dataset["pipeline"] = replaced(dataset.get("pipeline") or [])
+    if cfg.get("tta_pipeline") is not None:
+        cfg["tta_pipeline"] = replaced(cfg["tta_pipeline"])
+
+
+def _split(cfg: Config, source: layout.Listing, classes: list[str], folder: Path) -> None:
+    parts = SEARCH if cfg.get("arch_dataloader") is not None else RETRAIN
+    shares = cfg.get("splits") or {}
+    needed = sum(1 for split in parts.values() if shares.get(split))
+    limit = shares.get("images")
+    available = min(len(source.names), limit) if isinstance(limit, int) and limit > 0 else len(source.names)
+    if available < needed:
+        raise UserError(
+            f"the {available} training images are too few for the {needed} splits {', '.join(parts.values())}: add images, or "
+            "set splits.validation=0"
+        )
+    about = {
+        "data": next(datasets_of(cfg["train_dataloader"]))["type"],
+        "classes": hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+    # images have no class of their own: all count as one
+    apply_splits(cfg, folder, source.names, [0] * len(source.names), about, "images", _identity, _give)
+
+
+def _give(dataset: dict, path: str, sha256: str) -> None:
+    split_files.read(Path(path), sha256)
+    # mmseg joins a path that isn't absolute with data_root
+    dataset["ann_file"] = str(Path(path).resolve())
+
+
+def _require_equal_sizes(cfg: Config, loader: str, listings: Mapping[str, layout.Listing]) -> None:
+    if cfg.get(loader) is None or cfg[loader].get("batch_size") == 1:
+        return
+    first = next(datasets_of(cfg[loader]))
+    transforms = [t for t in first["pipeline"] if str(t.get("type")).rpartition(".")[2] in _EQUAL]
+    if any(not t.get("keep_ratio", False) for t in transforms):
+        return
+    listed = listings[loader]
+    names = set(split_files.read(Path(first["ann_file"]))) if loader == "val_dataloader" and first.get("ann_file") else None
+    pairs = zip(listed.names, listed.sizes, strict=False)
+    layout.require_equal_sizes(((n, s) for n, s in pairs if names is None or n in names), loader)

@@ -1,0 +1,136 @@
+"""What a segmentor's config must agree with: ignored label, channels of its backbone, classes of its losses, crops."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from search.engine.errors import UserError
+from search.engine.task_data import say
+from search.registry import MODELS
+from search.space import Architecture
+from search.supernet import record
+
+IGNORED = 255
+HEADS = ("decode_head", "auxiliary_head")
+
+
+def groups(value: Any, place: str = "model") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, group) of every dict inside a config."""
+    if isinstance(value, Mapping):
+        yield place, value
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, inner in items:
+        yield from groups(inner, f"{place}.{key}")
+
+
+def heads_of(model: Any) -> Iterator[tuple[str, dict]]:
+    """(place, config) of a segmentor's decode and auxiliary heads."""
+    for key in HEADS:
+        found = (model or {}).get(key)
+        for i, head in enumerate(found if isinstance(found, list | tuple) else [found]):
+            if isinstance(head, Mapping):
+                yield (f"model.{key}.{i}" if isinstance(found, list | tuple) else f"model.{key}"), head
+
+
+def ignored_label(cfg: Config, datasets: Sequence[Mapping[str, Any]]) -> int:
+    """The label that means no class; UserError where datasets, heads, padding and metrics differ in it."""
+    said: dict[int, str] = {}
+
+    def add(place: str, value: Any) -> None:
+        if value is not None:
+            said.setdefault(value, place)
+
+    for dataset in datasets:
+        add("the data sets", dataset.get("ignore_index", IGNORED))
+    for place, head in heads_of(cfg.get("model")):
+        add(place, head.get("ignore_index", IGNORED))
+    if isinstance((cfg.get("model") or {}).get("data_preprocessor"), Mapping):
+        add("model.data_preprocessor.seg_pad_val", cfg.model.data_preprocessor.get("seg_pad_val", IGNORED))
+    for key in ("val_evaluator", "test_evaluator"):
+        for _, group in groups(cfg.get(key)):
+            if "type" in group:
+                add(key, group.get("ignore_index", IGNORED))
+    if len(said) > 1:
+        (one, here), (other, there) = list(said.items())[:2]
+        raise UserError(f"the ignored label is {one} in {here} but {other} in {there}: write the same ignore_index everywhere")
+    return next(iter(said))
+
+
+def write_channels(model: Any) -> None:
+    """Write the channels of the backbone's maps into the heads that read them; a value that is changed is logged.
+
+    Left alone are models with a neck, and backbones that don't tell their ``out_channels``. Raises UserError for a head that
+    reads a map which the backbone doesn't return.
+    """
+    if not isinstance(model, Mapping) or not isinstance(model.get("backbone"), Mapping) or model.get("neck") is not None:
+        return
+    channels = _out_channels(model["backbone"])
+    if channels is None:
+        return
+    for place, head in heads_of(model):
+        index = head.get("in_index")
+        if index is None:
+            # mmseg's default, and that of heads which read several maps
+            listed = head.get("in_channels")
+            index = list(range(len(listed))) if isinstance(listed, list | tuple) else -1
+        try:
+            needed: Any = channels[index] if isinstance(index, int) else [channels[i] for i in index]
+        except IndexError:
+            raise UserError(f"{place}.in_index={index}, but the backbone returns {len(channels)} maps") from None
+        for key, value in (("in_channels", needed), ("c1_in_channels", channels[0] if head.get("c1_in_channels") else None)):
+            if value is None or head.get(key) == value:
+                continue
+            if head.get(key) is not None:
+                say(f"{place}.{key}={head[key]} is changed to {value}, what the backbone gives")
+            head[key] = value
+
+
+def _out_channels(backbone: Mapping[str, Any]) -> tuple[int, ...] | None:
+    built: list[nn.Module] = []
+    record(lambda: built.append(MODELS.build(copy.deepcopy(backbone))))
+    return getattr(built[-1], "out_channels", None)
+
+
+def derived_model(model: Mapping[str, Any], architecture: Architecture) -> Mapping[str, Any]:
+    """The config of the network that an architecture of a searched path stands for: without the other strides' heads.
+
+    A head with `strides` reads a supernet's maps of the last layer; the derived network has one of these, its output, last.
+    """
+    model = copy.deepcopy(model)
+    if "path" in architecture:
+        for _, head in heads_of(model):
+            if "strides" in head:
+                i = list(head["strides"]).index(architecture["path"][-1])
+                head.update(strides=[head["strides"][i]], in_channels=[head["in_channels"][i]], in_index=[-1])
+    return model
+
+
+def check_losses(model: Any, classes: int) -> None:
+    """Raises UserError for a loss whose weights of classes are more or fewer than there are classes."""
+    for place, group in groups(model):
+        weights = group.get("class_weight")
+        if isinstance(weights, Sequence) and not isinstance(weights, str) and len(weights) != classes:
+            raise UserError(f"{place}.class_weight has {len(weights)} values, but the data have {classes} classes")
+
+
+def check_crop(cfg: Config) -> None:
+    """Raises UserError where the model pads training images to a size below their crop."""
+    size = ((cfg.get("model") or {}).get("data_preprocessor") or {}).get("size")
+    for loader in ("train_dataloader", "arch_dataloader"):
+        for _, group in groups(cfg.get(loader), loader):
+            crop = group.get("crop_size")
+            if size is not None and crop is not None and any(a > b for a, b in zip(sides(crop), sides(size), strict=True)):
+                raise UserError(
+                    f"{loader} crops {tuple(sides(crop))}, more than model.data_preprocessor.size={tuple(sides(size))}"
+                )
+
+
+def sides(size: Any) -> tuple[int, int]:
+    """(height, width) of a size that may be one number, for a square."""
+    both = (size, size) if isinstance(size, int) else tuple(size)
+    return int(both[0]), int(both[1])
