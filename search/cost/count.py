@@ -207,7 +207,7 @@ def _padded_convolution(x: Tensor, weight: Tensor, *settings: Any, out_val: Tens
     dilation, transposed = settings[3], settings[4]
     assert not transposed, "transposed convolutions have no atrous convention"
     positions = math.prod(-(-n // d) * d for n, d in zip(out_val.shape[2:], dilation, strict=True))
-    return 2 * x.shape[0] * positions * weight.numel()
+    return int(2 * x.shape[0] * positions * weight.numel())
 
 
 # asks the counter for tensors in place of their shapes

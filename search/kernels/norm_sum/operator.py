@@ -118,6 +118,8 @@ def _save(ctx, inputs, output):
     zs, weight, gamma, beta, running_mean, _, _, normalise = inputs
     _, mean, var, invstd = output
     ctx.mark_non_differentiable(mean, var, invstd)
+    # else three tensors of zeros come as their gradients
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(weight, gamma, beta, mean, invstd, *zs)
     ctx.batch_statistics, ctx.normalise = running_mean is None, normalise
 
