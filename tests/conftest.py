@@ -1,5 +1,8 @@
 import os
 
+# Two workers on two cores, each with threads for both, are slower than with one thread each; read when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope

@@ -13,7 +13,7 @@ TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
 CORE = ("search.space", "search.supernet", "search.cost", "search.strategies")
 
 IMPORT_WITHOUT = """
-import importlib, importlib.abc, pkgutil, sys
+import importlib, importlib.abc, importlib.util, pkgutil, sys
 
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -21,6 +21,9 @@ class Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{{name}} is blocked", name=name)
 
 sys.meta_path.insert(0, Blocked())
+# who asks whether a package is there hears that it isn't
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in {blocked!r} else find_spec(name, package)
 package = importlib.import_module({package!r})
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     importlib.import_module(module.name)

@@ -3,6 +3,8 @@
 A config names it in ``custom_imports``, because mmseg takes seconds to import: other tasks shouldn't wait for it.
 """
 
+import sys
+from contextlib import redirect_stdout
 from importlib.util import find_spec
 
 from tasks import mm_ops
@@ -11,4 +13,6 @@ from tasks import mm_ops
 mm_ops.install()
 
 if find_spec("mmseg"):
-    from . import adapter, auto_deeplab_head, datasets, heads, loading, metric, testing  # noqa: F401
+    # what mmseg prints about a data set that it misses isn't output of a tool
+    with redirect_stdout(sys.stderr):
+        from . import adapter, auto_deeplab_head, datasets, heads, loading, metric, testing  # noqa: F401

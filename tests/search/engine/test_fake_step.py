@@ -240,6 +240,7 @@ def growths():
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc, which only Linux has")
 def test_resident_memory_grows_as_predicted():
     # freed tensors go back to the system at once, instead of staying in gaps of the C heap
