@@ -205,8 +205,7 @@ class CellNet(CellBackbone):
         nodes, keep: intermediate nodes of a cell, and the inputs each keeps when derived.
         affine: norms with scale and shift (derived networks); without, pools are normalised too (search).
         partial: K of partial channels while searching; a derived network uses all channels.
-        plan: how the supernet's cells are executed: "reference", or "batched", the same mathematics in fewer passes and bytes.
-        memory: what the batched plan keeps for backward: "fast", "balanced" or "small" (search/supernet/batched.py).
+        plan, memory: how the supernet's cells are executed, and what is kept for backward, see `MixedDag`.
         auxiliary: an auxiliary classifier of `num_classes` after the cell at 2 * layers // 3. In training mode a forward
             leaves its logits in `aux_logits` (None otherwise).
         drop_path: probability of dropping a path of a derived network at the end of training, see `set_progress`.

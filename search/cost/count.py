@@ -63,13 +63,13 @@ class Cost:
 class _HostScalars(TorchFunctionMode):
     """Keeps ``torch.linspace`` on the CPU: constructors read drop-path rates from it by ``.item()``."""
 
-    def __torch_function__(  # type: ignore[no-untyped-def]
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ):
+    ) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.linspace:
             kwargs["device"] = "cpu"
@@ -123,7 +123,11 @@ def count(
         raise ValueError(f"input_size={input_size}: give three positive whole numbers (channels, height, width).")
     meta = copy_to_meta(model) if isinstance(model, nn.Module) else build_on_meta(model)
     meta.eval()
-    counter = FlopCounterMode(display=False, custom_mapping=_formulas(convention))
+    formulas = _formulas(convention)
+    for formula in formulas.values():
+        # asks the counter for tensors in place of their shapes
+        formula.__dict__["_get_raw"] = True
+    counter = FlopCounterMode(display=False, custom_mapping=formulas)
     try:
         x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
         with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
@@ -210,10 +214,6 @@ def _padded_convolution(x: Tensor, weight: Tensor, *settings: Any, out_val: Tens
     return int(2 * x.shape[0] * positions * weight.numel())
 
 
-# asks the counter for tensors in place of their shapes
-_padded_convolution._get_raw = True  # type: ignore[attr-defined]
-
-
 def _elements(formula: Callable[[int, int], int]) -> Callable[..., int]:
     """A counter's formula from one in the elements of an operation's input and output."""
 
@@ -222,6 +222,4 @@ def _elements(formula: Callable[[int, int], int]) -> Callable[..., int]:
         # the counter's unit is half a multiply-add
         return 2 * formula(int(x.numel()), int(output.numel()))
 
-    # asks the counter for tensors in place of their shapes
-    operations._get_raw = True  # type: ignore[attr-defined]
     return operations

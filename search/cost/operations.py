@@ -85,9 +85,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._operations: list[str] = []
         self._times: dict[str, int] = {}
 
-    def __torch_dispatch__(  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ):
+    ) -> Any:
         self._operations.append(f"{func} {_written(args)} {_written(kwargs or {})}")
         return func(*args, **(kwargs or {}))
 

@@ -127,11 +127,6 @@ class Need:
         """Bytes kept for backward by the larger phase."""
         return max(self.kept.values())
 
-    @property
-    def transient(self) -> int:
-        """What the peak holds beside weights, buffers, optimiser states and what is kept: inputs, gradients, temporaries."""
-        return max(0, self.peak - self.parameters - self.buffers - self.optimizer - self.most_kept)
-
 
 @dataclass(frozen=True)
 class Reserve:

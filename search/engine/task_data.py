@@ -45,19 +45,21 @@ def takes(registry: Registry, cfg: Mapping[str, Any], argument: str) -> bool:
     return built is not None and argument in (keywords(built) or ())
 
 
-def leaves(dataset: Any) -> Iterator[dict]:
-    """The data sets' configs in one that may be a wrapper ('dataset', 'datasets')."""
-    inner = [dataset["dataset"]] if "dataset" in dataset else list(dataset.get("datasets", ()))
-    if not inner:
-        yield dataset
-    for one in inner:
-        yield from leaves(one)
+def datasets_by_key(key: str, group: Mapping) -> Iterator[tuple[str, dict]]:
+    """(key, config) of the data sets in a loader's config, or a data set's; those inside wrappers instead of these."""
+    if "dataset" in group:
+        yield from datasets_by_key(f"{key}.dataset", group["dataset"])
+    elif group.get("datasets"):
+        for i, one in enumerate(group["datasets"]):
+            yield from datasets_by_key(f"{key}.datasets.{i}", one)
+    else:
+        yield key, group
 
 
 def datasets_of(loader: Mapping | None) -> Iterator[dict]:
     """The dataset configs of a data loader's config, those inside wrappers instead of these."""
     if loader is not None:
-        yield from leaves(loader["dataset"])
+        yield from (dataset for _, dataset in datasets_by_key("", loader))
 
 
 def every_dataset(cfg: Config) -> Iterator[tuple[str, dict]]:

@@ -10,7 +10,7 @@ Words used in this folder:
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -37,6 +37,7 @@ def position(options: Sequence[Any], value: object) -> int | None:
     return next((i for i, option in enumerate(options) if same(option, value)), None)
 
 
+@dataclass(frozen=True)
 class Choice(ABC):
     """What every kind of choice answers.
 
@@ -47,7 +48,7 @@ class Choice(ABC):
     """
 
     name: str
-    when: When
+    when: When = field(default=(), kw_only=True)
     kinds: ClassVar[dict[str, type["Choice"]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -56,8 +57,8 @@ class Choice(ABC):
 
     def __post_init__(self) -> None:
         """Turn lists into tuples, then check the arguments (ValueError)."""
-        for field in fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, frozen(getattr(self, field.name)))
+        for one in fields(self):
+            object.__setattr__(self, one.name, frozen(getattr(self, one.name)))
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a choice's name must be a non-empty string, not {self.name!r}")
         if not isinstance(self.when, tuple):
@@ -134,7 +135,7 @@ class Choice(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; an empty `when` is left out."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
         if not self.when:
             del parts["when"]
         return {"kind": type(self).__name__, **{k: _plain(v) for k, v in parts.items()}}
@@ -200,10 +201,8 @@ class OneOf(_Single):
     A small step: any other option.
     """
 
-    name: str
     options: tuple[Option, ...]
-    when: When = ()
-    relax_only: tuple[Option, ...] = ()
+    relax_only: tuple[Option, ...] = field(default=(), kw_only=True)
 
     def _check(self) -> None:
         self._check_options("options", self.options)
@@ -230,9 +229,7 @@ class OneOf(_Single):
 class Ordinal(_Single):
     """One of ordered options, such as widths. Value: the option. A small step: the next one up or down."""
 
-    name: str
     options: tuple[Option, ...]
-    when: When = ()
 
     def _check(self) -> None:
         self._check_options("options", self.options)

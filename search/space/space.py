@@ -187,7 +187,7 @@ class Space:
             new = _restricted(choice, kept[choice.name]) if choice.name in kept else choice
             when = tuple((p, t) for p, t in new.when if p in found and found[p].step_of(t) is not None)
             if when or not new.when:
-                found[choice.name] = replace(new, when=when)  # type: ignore[type-var]
+                found[choice.name] = replace(new, when=when)
         return Space(self.name, list(found.values()))
 
     @cached_property
@@ -225,7 +225,7 @@ class Space:
 
 def _restricted(choice: Choice, kept: Sequence[Option] | Mapping[str, Any]) -> Choice:
     """The choice with fewer options (ValueError where it would gain some or lose all)."""
-    names = {field.name for field in fields(choice)} - {"name", "when"}  # type: ignore[arg-type]
+    names = {field.name for field in fields(choice)} - {"name", "when"}
     changes = dict(kept) if isinstance(kept, Mapping) else {"options": kept}
     for key in changes:
         if key not in names:
@@ -238,7 +238,7 @@ def _restricted(choice: Choice, kept: Sequence[Option] | Mapping[str, Any]) -> C
         changes["options"] = tuple(option for option in choice.options if position(options, option) is not None)
     if isinstance(choice, OneOf) and "relax_only" not in changes:
         changes["relax_only"] = tuple(o for o in choice.relax_only if position(changes["options"], o) is not None)
-    new: Choice = replace(choice, **changes)  # type: ignore[type-var]
+    new: Choice = replace(choice, **changes)
     if isinstance(choice, OneOf) and isinstance(new, OneOf):
         inside = all(choice.contains(option) for option in new.decodable)
     elif isinstance(choice, SomeOf) and isinstance(new, SomeOf):

@@ -6,9 +6,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, groupby, pairwise
-from typing import Any
+from typing import Any, cast
 
-from search.space.choice import Choice, Option, Token, Value, When, frozen, position, same
+from search.space.choice import Choice, Option, Token, Value, frozen, position, same
 
 # a move of a walk: (layer, the state before, the state of the layer); None before the first
 Transition = tuple[int, Option | None, Option]
@@ -54,10 +54,8 @@ class SomeOf(_Stepped):
     k is the number to choose, or (fewest, most). A small step: one option exchanged, added or dropped.
     """
 
-    name: str
     options: tuple[Option, ...]
     k: int | tuple[int, int]
-    when: When = ()
 
     def _check(self) -> None:
         self._check_options("options", self.options)
@@ -132,9 +130,7 @@ class Order(Choice):
     It activates nothing: no `when` may name it. A small step: two items change places.
     """
 
-    name: str
     items: tuple[Option, ...]
-    when: When = ()
 
     def _check(self) -> None:
         self._check_options("items", self.items)
@@ -192,11 +188,9 @@ class Walk(_Stepped):
     Its tokens are (layer, state) pairs, layers counted from 0. A small step: another state at one layer.
     """
 
-    name: str
     layers: int
     moves: tuple[tuple[Option, tuple[Option, ...]], ...]
     start: tuple[Option, ...]
-    when: When = ()
 
     def _check(self) -> None:
         if type(self.layers) is not int or self.layers < 1:
@@ -265,7 +259,7 @@ class Walk(_Stepped):
         return self.layers
 
     def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
-        states = self.start if local is None else self.after(local)  # type: ignore[arg-type]
+        states = self.start if local is None else self.after(cast(Option, local))
         return (((step, state), state) for state in states)
 
     def build(self, tokens: Sequence[Token | None]) -> Value:

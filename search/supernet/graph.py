@@ -43,7 +43,6 @@ class Graph:
 
     def __init__(self, dag: MixedDag, kinds: Mapping[str, Sequence[Kind]], given: Sequence[Tensor | None], memory: str) -> None:
         self.inputs, self.nodes, self.k = dag.inputs, dag.nodes, dag.partial_channels
-        self.name = dag.name
         self._strides = [dag.stride_of(source) for source in range(dag.inputs + dag.nodes)]
         self._recompute = memory == "balanced"
         self._values: list[Tensor | None] = []

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.engine.task_data import datasets_by_key
+
 # transforms that fix the size of what they give; a batch's images are equal, so one side given to Resize means a square
 _SIZED = ("RandomCrop", "RandomResizedCrop", "CenterCrop", "Resize")
 # images of data sets whose format fixes their size
@@ -20,7 +22,7 @@ def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tupl
 
     Raises ValueError where neither fixes a size.
     """
-    _, dataset = next(_leaves(loader, cfg[loader]))
+    _, dataset = next(datasets_by_key(loader, cfg[loader]))
     sizes = [t["size"] for t in dataset.get("pipeline", ()) if _name(t) in _SIZED]
     size = sizes[-1] if sizes else dataset.get("size") or _SOURCES.get(_name(dataset))
     if size is None:
@@ -55,23 +57,12 @@ def crop_options(cfg: Mapping[str, Any], side: int) -> dict[str, int]:
 
 def _sizes(loader: str, group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The keys that fix sizes, with their values."""
-    for place, dataset in _leaves(loader, group):
+    for place, dataset in datasets_by_key(loader, group):
         if dataset.get("size") is not None:
             yield f"{place}.size", dataset["size"]
         for i, transform in enumerate(dataset.get("pipeline", ())):
             if _name(transform) in _SIZED:
                 yield f"{place}.pipeline.{i}.size", transform["size"]
-
-
-def _leaves(place: str, group: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, config) of the data sets, those inside wrappers instead of these."""
-    if "dataset" in group:
-        yield from _leaves(f"{place}.dataset", group["dataset"])
-    elif group.get("datasets"):
-        for i, one in enumerate(group["datasets"]):
-            yield from _leaves(f"{place}.datasets.{i}", one)
-    else:
-        yield place, group
 
 
 def _name(group: Mapping[str, Any]) -> str:

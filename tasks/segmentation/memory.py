@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from search.engine.errors import UserError
+from search.engine.task_data import datasets_by_key
 from tasks.segmentation.model_config import sides
 
 # sizes of the images of data sets whose own settings fix them
@@ -28,7 +29,7 @@ def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tupl
 
     Raises UserError where none of them fixes a size.
     """
-    place, dataset = next(_leaves(loader, cfg[loader]))
+    place, dataset = next(datasets_by_key(loader, cfg[loader]))
     found = [size for _, size in _sizes(place, dataset)]
     if found:
         return 3, *found[-1]
@@ -96,7 +97,7 @@ def crop_options(cfg: Mapping[str, Any], side: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for loader in ("train_dataloader", "arch_dataloader"):
         _, height, width = image_size(cfg, loader)
-        place, dataset = next(_leaves(loader, cfg[loader]))
+        place, dataset = next(datasets_by_key(loader, cfg[loader]))
         found = [key for key, size in _sizes(place, dataset) if size == (height, width) and key.endswith("crop_size")]
         if height != width or not found:
             return {}
@@ -115,17 +116,6 @@ def _sizes(place: str, dataset: Mapping[str, Any]) -> Iterator[tuple[str, tuple[
         elif _name(transform) == "Resize" and transform.get("scale") is not None and not transform.get("keep_ratio", False):
             height, width = reversed(sides(transform["scale"]))
             yield f"{key}.scale", (height, width)
-
-
-def _leaves(place: str, group: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(key, config) of the data sets, those inside wrappers instead of these."""
-    if "dataset" in group:
-        yield from _leaves(f"{place}.dataset", group["dataset"])
-    elif group.get("datasets"):
-        for i, one in enumerate(group["datasets"]):
-            yield from _leaves(f"{place}.datasets.{i}", one)
-    else:
-        yield place, group
 
 
 def _name(group: Mapping[str, Any]) -> str:

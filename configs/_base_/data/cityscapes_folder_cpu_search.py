@@ -3,8 +3,9 @@
 ``val`` is held out for the test. Classes are Cityscapes', or those of ``classes.txt`` in the folder.
 """
 
-data_root = "data/cityscapes"
-splits = dict(weights=0.45, architecture=0.45, validation=0.1, seed=0, images=200)
+_base_ = "cityscapes_folder_cpu_retrain.py"
+
+splits = dict(_delete_=True, weights=0.45, architecture=0.45, validation=0.1, seed=0, images=200)
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmseg.LoadAnnotations"),
@@ -14,34 +15,10 @@ train_pipeline = [
     dict(type="mmseg.PhotoMetricDistortion"),
     dict(type="mmseg.PackSegInputs"),
 ]
-test_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="mmseg.Resize", scale=(256, 256), keep_ratio=True),
-    # as they are: predictions are brought to their size
-    dict(type="mmseg.LoadAnnotations"),
-    dict(type="mmseg.PackSegInputs"),
-]
-train_folders = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
-val_folders = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(type="search.CityscapesFolder", data_prefix=train_folders, pipeline=train_pipeline),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 arch_dataloader = dict(
     batch_size=8,
     num_workers=0,
-    dataset=dict(type="search.CityscapesFolder", data_prefix=train_folders, pipeline=train_pipeline),
+    dataset=dict(type="search.CityscapesFolder", data_prefix={{_base_.train_folders}}, pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    dataset=dict(type="search.CityscapesFolder", data_prefix=train_folders, pipeline=test_pipeline),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=0,
-    dataset=dict(type="search.CityscapesFolder", data_prefix=val_folders, pipeline=test_pipeline),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
+val_dataloader = dict(batch_size=4)

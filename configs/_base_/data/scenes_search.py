@@ -3,36 +3,8 @@
 They are drawn when they are first needed, in the user's cache or in the folder that VISNAS_CACHE names.
 """
 
-splits = dict(weights=0.45, architecture=0.45, validation=0.1, seed=0)
-# digits aren't flipped: a mirrored one is none; the scenes have many sizes and colours as they are
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="mmseg.LoadAnnotations"),
-    dict(type="mmseg.RandomCrop", crop_size=(96, 96), cat_max_ratio=0.95),
-    dict(type="mmseg.PackSegInputs"),
-]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
-train_folders = dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")
-val_folders = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(type="search.Scenes", data_prefix=train_folders, pipeline=train_pipeline),
-)
-arch_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(type="search.Scenes", data_prefix=train_folders, pipeline=train_pipeline),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(type="search.Scenes", data_prefix=train_folders, pipeline=test_pipeline),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
-test_dataloader = dict(
-    batch_size=4,
-    num_workers=0,
-    dataset=dict(type="search.Scenes", data_prefix=val_folders, pipeline=test_pipeline),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
+_base_ = "scenes_retrain.py"
+
+splits = dict(_delete_=True, weights=0.45, architecture=0.45, validation=0.1, seed=0)
+arch_dataloader = {{_base_.train_dataloader}}
+val_dataloader = dict(batch_size=8)

@@ -12,7 +12,7 @@ model = dict(
         pad_val=0,
         seg_pad_val=255,
     ),
-    backbone=dict(type="search.AutoDeepLab", layers=12, blocks=5, filters=8, affine=False),
+    backbone=dict(type="search.AutoDeepLab", layers=12, blocks=5, filters=8, affine=False, plan="auto"),
     decode_head=dict(
         type="search.AutoDeepLabSearchHead",
         # written from the backbone

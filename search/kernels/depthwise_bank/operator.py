@@ -14,6 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from search.kernels.depthwise_bank.arguments import cast_for_autocast, check, memory_format, output_size
 from search.kernels.depthwise_bank.reference import depthwise_bank_reference
+from search.kernels.wanted import runs
 
 _HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -185,16 +186,10 @@ def _backward(ctx, grads):
 
 
 def _weights_asked_for(ctx) -> bool:
-    """Whether this pass wants a weight's gradient; a step of the logits by ``autograd.grad`` does not."""
-    # needs_input_grad says what could be asked for. next_functions: x, then the weights
-    for needed, (node, _) in zip(ctx.needs_input_grad[1], ctx.next_functions[1:], strict=False):
-        try:
-            if needed and torch._C._will_engine_execute_node(node):
-                return True
-        except RuntimeError:
-            # torch's answer where `autograd.grad` asks for this very leaf
-            return True
-    return False
+    # the nodes: of x, then of the weights
+    return any(
+        needed and runs(node) for needed, (node, _) in zip(ctx.needs_input_grad[1], ctx.next_functions[1:], strict=False)
+    )
 
 
 forward_op.register_autograd(_backward, setup_context=_save)

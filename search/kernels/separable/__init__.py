@@ -1,4 +1,4 @@
-"""Depthwise-separable convolutions of many targets at once, keeping only their inputs for backward."""
+"""Convolutions of many targets at once, depthwise-separable ones and full ones, keeping only their inputs for backward."""
 
 from search.kernels.separable.depthwise import by_input, by_weight
 from search.kernels.separable.function import norm_relu_separable, relu_convolution, relu_separable

@@ -149,7 +149,6 @@ def test_the_largest_batch_that_fits():
 def test_parts_of_a_need():
     need = measured(LADDERS.first)
     assert need.peak == 640 and need.most_kept == 320
-    assert need.transient == 640 - 320 - 10 - 2 - 10
 
 
 def test_ladders():

@@ -13,7 +13,9 @@ OPS = ("none", "skip_connect", "sep", "dil")
 
 def node(inputs, k=2, prefix="normal/", ops=OPS):
     name = f"{prefix}n/inputs"
-    edges = [OneOf(f"{prefix}n<-{i}", ops, ((name, i),), ("none",) if "none" in ops else ()) for i in range(inputs)]
+    edges = [
+        OneOf(f"{prefix}n<-{i}", ops, when=((name, i),), relax_only=("none",) if "none" in ops else ()) for i in range(inputs)
+    ]
     return [SomeOf(name, tuple(range(inputs)), k), *edges]
 
 

@@ -204,7 +204,7 @@ def test_fingerprint_ignores_the_space_name_and_order_but_nothing_of_a_choice(da
 
 def test_fingerprint_is_the_hash_that_files_carry():
     # written out, so that a change of what is hashed, a break of every older file, is seen here
-    space = Space("s", [SomeOf("in", (0, 1), 1), OneOf("Op", ("none", "c"), (("in", 1),), ("none",))])
+    space = Space("s", [SomeOf("in", (0, 1), 1), OneOf("Op", ("none", "c"), when=(("in", 1),), relax_only=("none",))])
     text = (
         '[{"kind":"OneOf","name":"Op","options":["none","c"],"relax_only":["none"],"when":[["in",1]]},'
         '{"k":1,"kind":"SomeOf","name":"in","options":[0,1]}]'
