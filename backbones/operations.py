@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search.supernet import Zero
+from search.supernet import Halves, Kind, Zero
 
 
 class ReLUConvNorm(nn.Sequential):
@@ -45,6 +45,10 @@ class FactorizedReduce(nn.Module):
         # an odd side has no pixel to shift to at its end: pad it with a zero
         shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
         return self.norm(torch.cat((self.conv_1(x), self.conv_2(shifted)), dim=1))
+
+    def kind(self) -> Kind:
+        """What plans of execution know it as."""
+        return Halves(self.conv_1, self.conv_2, self.norm, self.relu)
 
 
 def _separable(c_in: int, channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:

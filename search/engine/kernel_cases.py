@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from search.engine import bench
 from search.kernels.depthwise_bank import depthwise_bank, depthwise_bank_reference
+from search.kernels.mixed_state import Structure, mixed_state, mixed_state_reference
 from search.kernels.norm_sum import norm_sum, norm_sum_reference, norm_sum_torch
 from search.kernels.partial_node import (
     max_pool_2x2,
@@ -140,6 +141,19 @@ def depthwise_bank_case(size: Size, k: int, draw: Draw, triton: bool) -> Case:
     return case
 
 
+def mixed_state_case(size: Size, k: int, draw: Draw, triton: bool) -> Case:
+    """All candidates of a state but the zero, for all targets, from the state to their sums."""
+    c, t = size.channels // k, size.nodes
+    structure = Structure(t, (2, 2, 1, 1), (3, 5, 3, 5, 3, 5), (1, 1, 2, 2, 1, 1), 1, True, True, True, True, 0)
+    x, weights = draw(size.batch, c, size.side, size.side), draw(structure.weights(c), scale=0.5)
+    gates = draw(SUMMANDS, t)
+    case = Case("mixed_state", shape_of(size, k, T=t, N=SUMMANDS), [x], [weights, gates])
+    case.ways["reference"] = lambda: [mixed_state_reference(x, weights, structure, gates)]
+    if triton:
+        case.ways["triton"] = lambda: [mixed_state(x, weights, structure, gates)[0]]
+    return case
+
+
 def norm_sum_case(size: Size, k: int, draw: Draw, triton: bool) -> Case:
     """The weighted sum of an edge's candidates."""
     zs = [draw(size.batch, size.channels // k, size.side, size.side) for _ in range(SUMMANDS)]
@@ -182,6 +196,7 @@ KERNELS: Mapping[str, Callable[[Size, int, Draw, bool], Case]] = {
     "relu_separable": relu_separable_case,
     "norm_relu_separable": norm_relu_separable_case,
     "depthwise_bank": depthwise_bank_case,
+    "mixed_state": mixed_state_case,
     "norm_sum": norm_sum_case,
     "partial_node": partial_node_case,
     "max_pool_2x2": max_pool_2x2_case,

@@ -2,6 +2,7 @@
 
 from search.kernels.launches import triton_launches
 from search.supernet.arch_params import ArchParams
+from search.supernet.candidates import Halves, Kind
 from search.supernet.gates import GateRule, Softmax
 from search.supernet.inherit import Inherited, inherit
 from search.supernet.mixed import Gate, Gates, MixedOp, Zero
@@ -16,7 +17,9 @@ __all__ = [
     "Gate",
     "GateRule",
     "Gates",
+    "Halves",
     "Inherited",
+    "Kind",
     "MixedDag",
     "MixedOp",
     "Pick",

@@ -1,6 +1,7 @@
 """What leaves one state of a graph, sorted into jobs: candidates of one kind, for all the nodes they lead to, in one pass.
 
-A job holds what was read of the modules when the graph was read (see graph.py), so that running it again in backward
+Jobs of the same nodes are summed together, each map times its candidate's weight (sums.py). A job holds what was read of the
+modules when the graph was read (graph.py), so that running it again in backward
 (`torch.utils.checkpoint`) computes with the same numbers and moves no running statistic.
 
 Letters: B batch, T targets of a job, C channels of a candidate, H and W size.
@@ -19,16 +20,29 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separable
-from search.supernet.candidates import Chain, Dense, Geometry, Pool
+from search.supernet.candidates import Chain, Dense, Geometry, Halves, Kind, Pool, Same
 from search.supernet.norms import Norms
 
 
 @dataclass
 class Target:
-    """Where a candidate's map goes: a node, and the place of the candidate's weight among those of the graph."""
+    """Where a candidate's map goes: a node, and the place of the candidate's weight among those that were read of the graph."""
 
     node: int
     place: int
+
+
+@dataclass
+class Alike:
+    """Candidates of one kind and key that leave one state, each with its target."""
+
+    targets: list[Target]
+    kinds: list[Kind]
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The nodes that they lead to."""
+        return tuple(target.node for target in self.targets)
 
 
 class Normed(Protocol):
@@ -87,6 +101,24 @@ class Denses:
     def maps(self, x: Tensor) -> Tensor:
         """See `Normed`."""
         return relu_convolution(x, self.weight, *self.geometry)
+
+
+@dataclass
+class Reductions:
+    """Factorized reductions: the convolutions of all targets that read the same pixels are one."""
+
+    targets: list[Target]
+    # [T * rows, C, 1, 1] each
+    weights: list[Tensor]
+    norm: Norms
+    relu: bool
+
+    def maps(self, x: Tensor) -> Tensor:
+        """See `Normed`."""
+        x = F.relu(x) if self.relu else x
+        shifted = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        halves = [F.conv2d(y, weight, stride=2) for y, weight in zip((x, shifted), self.weights, strict=True)]
+        return torch.cat([half.unflatten(1, (len(self.targets), -1)) for half in halves], dim=2).flatten(1, 2)
 
 
 @dataclass
@@ -159,13 +191,7 @@ def _set_modes(modes: list[tuple[nn.Module, dict[str, bool]]]) -> None:
             setattr(part, name, value)
 
 
-@dataclass
-class Bank:
-    """All jobs that read one state."""
-
-    normed: list[Normed] = field(default_factory=list)
-    shared: list[Shared] = field(default_factory=list)
-    singles: list[Single] = field(default_factory=list)
+Job = Chains | Denses | Reductions | Pools | Shared
 
 
 def shared_norm(pool: Pool) -> bool:
@@ -186,31 +212,47 @@ def pool_job(targets: list[Target], pools: Sequence[Pool]) -> Pools | Shared:
     return Shared(targets, first.pool, norms, batch)
 
 
-def weights_of(kinds: Sequence[Chain | Dense]) -> list[list[Tensor]]:
-    """The convolutions' weights of candidates of one key, by layer, each of all targets."""
-    if isinstance(kinds[0], Dense):
-        return [[kind.conv.weight for kind in kinds]]
-    layers = []
-    for parts in zip(*(chain.parts for chain in kinds), strict=True):
-        layers += [[part.depthwise.weight for part in parts], [part.pointwise.weight for part in parts]]
+def weights_of(alike: Alike) -> list[list[Tensor]]:
+    """The convolutions' weights of candidates, by layer, each of all targets; none where there are no convolutions."""
+    layers: list[list[Tensor]] = []
+    if isinstance(alike.kinds[0], Dense):
+        layers = [[kind.conv.weight for kind in alike.kinds]]
+    elif isinstance(alike.kinds[0], Halves):
+        layers = [[kind.first.weight for kind in alike.kinds], [kind.second.weight for kind in alike.kinds]]
+    elif isinstance(alike.kinds[0], Chain):
+        for parts in zip(*(chain.parts for chain in alike.kinds), strict=True):
+            layers += [[part.depthwise.weight for part in parts], [part.pointwise.weight for part in parts]]
     return layers
 
 
-def chain_job(targets: list[Target], chains: Sequence[Chain], weights: Sequence[Tensor], recompute: bool) -> Chains:
-    """Chains of one key, each with its target; `weights` of all targets, in the order of `weights_of`.
+def job_of(alike: Alike, weights: Sequence[Tensor], recompute: bool) -> Job:
+    """The job of candidates that run alike; `weights` of all targets, [T * rows, ...], in the order of `weights_of`.
 
     `recompute`: keep of each chain only what the last norm reads.
     """
+    targets, kinds, first = alike.targets, alike.kinds, alike.kinds[0]
+    if isinstance(first, Chain):
+        return _chains(targets, kinds, weights, recompute)
+    if isinstance(first, Dense):
+        return Denses(targets, first.geometry, weights[0], Norms([dense.norm for dense in kinds]))
+    if isinstance(first, Halves):
+        return Reductions(targets, list(weights), Norms([halves.norm for halves in kinds]), first.relu)
+    if isinstance(first, Same):
+        return Shared(targets, None)
+    assert isinstance(first, Pool)
+    return pool_job(targets, kinds)
+
+
+def _chains(targets: list[Target], chains: Sequence[Chain], weights: Sequence[Tensor], recompute: bool) -> Chains:
     count = len(targets)
     steps = []
     for depthwise, pointwise in zip(weights[::2], weights[1::2], strict=True):
         kernel = depthwise.shape[-2:]
         steps.append((depthwise.view(count, -1, *kernel), pointwise.view(count, -1, pointwise.shape[1])))
-    norms = [Norms([part.norm for part in parts]) for parts in zip(*(chain.parts for chain in chains), strict=True)]
     geometries = [part.geometry for part in chains[0].parts]
-    return Chains(targets, geometries, steps, norms, recompute)
+    return Chains(targets, geometries, steps, chain_norms(chains), recompute)
 
 
-def dense_job(targets: list[Target], denses: Sequence[Dense], weights: Sequence[Tensor]) -> Denses:
-    """Full convolutions of one key, each with its target."""
-    return Denses(targets, denses[0].geometry, weights[0], Norms([dense.norm for dense in denses]))
+def chain_norms(chains: Sequence[Chain]) -> list[Norms]:
+    """The norms of chains of one key, step by step."""
+    return [Norms([part.norm for part in parts]) for parts in zip(*(chain.parts for chain in chains), strict=True)]

@@ -1,13 +1,14 @@
 """What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
 
-Known kinds: rows of (ReLU, depthwise, pointwise, norm), (ReLU, full convolution, norm), pools with or without a norm, the
-identity, and the zero. Anything else is `Other` and runs as the module it is.
+Known kinds: rows of (ReLU, depthwise, pointwise, norm), (ReLU, full convolution, norm), factorized reductions, pools with or
+without a norm, the identity, and the zero. Anything else is `Other` and runs as the module it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 from torch import nn
 
@@ -62,6 +63,21 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class Halves:
+    """ReLU or not, two pointwise convolutions of stride 2, the second on the map shifted by a pixel, side by side, norm."""
+
+    first: nn.Conv2d
+    second: nn.Conv2d
+    norm: nn.BatchNorm2d
+    relu: bool
+
+    @property
+    def key(self) -> tuple:
+        """What must be equal for two to run together."""
+        return self.first.out_channels, self.second.out_channels, self.relu, *norm_key(self.norm)
+
+
+@dataclass(frozen=True)
 class Pool:
     """A pooling without parameters and the norm after it, if any; pools of one `key` are the same map."""
 
@@ -88,13 +104,23 @@ class Same:
     key = ()
 
 
-Kind = Chain | Dense | Pool | Same | Other | None
+Kind = Chain | Dense | Halves | Pool | Same | Other | None
+
+
+class SaysKind(Protocol):
+    """A module with a forward of its own that says which kind it is."""
+
+    def kind(self) -> Kind:
+        """A kind that computes what the module's forward does."""
+        ...
 
 
 def kind_of(module: nn.Module) -> Kind:
     """The kind of a candidate; None for a zero."""
     if isinstance(module, Zero):
         return None
+    if callable(getattr(module, "kind", None)):
+        return cast(SaysKind, module).kind()
     if isinstance(module, nn.Identity):
         return Same()
     layers = _layers(module)

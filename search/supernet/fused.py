@@ -1,23 +1,29 @@
-"""The Triton plan of a `MixedDag`: the batched plan, with a state's first depthwise convolutions and pools in one kernel.
+"""The Triton plan of a `MixedDag`: the batched plan, with what leaves a state towards the same nodes as one operation.
 
-One read of a state gives ReLU, every candidate's first depthwise convolution for all targets, and both pools
-(search/kernels/depthwise_bank); one matrix product follows for all of them. The sums over candidates and nodes are kernels too
-(norm_sum, partial_node). What the bank doesn't know (other convolutions, other pools) runs as in the batched plan.
+From one read of a state to the nodes' sums a dozen launches make chains of separable convolutions, pools and the identity
+(search/kernels/mixed_state); nodes are kernels too (partial_node). What that operation doesn't know (unknown modules, other
+pools, norms in eval mode) runs as in the batched plan.
 
-Letters: B batch, T targets of a job, C channels of a candidate, H and W size.
+With memory="balanced" it keeps for backward the states alone.
+
+Letters: B batch, T targets, J chains, N maps of a sum, C channels of a candidate, H and W size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from search.kernels.depthwise_bank import depthwise_bank
-from search.supernet.bank import Bank, Chains, Shared
+from search.kernels.mixed_state import Structure, mixed_state
+from search.supernet.bank import Alike, Normed, chain_norms, job_of, shared_norm, weights_of
 from search.supernet.batched import BatchedPlan
+from search.supernet.candidates import Chain, Dense, Halves, Pool, Same
+from search.supernet.graph import Fuse
+from search.supernet.norms import Moves, Norms
 
 
 class TritonPlan(BatchedPlan):
@@ -25,46 +31,194 @@ class TritonPlan(BatchedPlan):
 
     triton = True
 
-    def maps(self, bank: Bank, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """See `BatchedPlan.maps`."""
-        chains = [job for job in bank.normed if isinstance(job, Chains) and _in_bank(job)]
-        pools = {name: job for job in bank.shared if (name := _pool_name(job)) is not None}
-        if not chains and not pools:
-            return super().maps(bank, x)
-        strides = {job.geometries[0][0] for job in chains} | {_stride(job.pool) for job in pools.values()}
-        assert len(strides) == 1, f"edges that leave one state have strides {strides}"
+    def fuse(self, recompute: bool) -> Fuse:
+        """See `BatchedPlan.fuse`."""
+        return partial(_fuse, recompute)
 
-        def banked(x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            weights = [job.weights[0][0].flatten(0, 1).unsqueeze(1) for job in chains]
-            dilations = [job.geometries[0][2] for job in chains]
-            convs, pooled = depthwise_bank(x, weights, dilations, *strides, tuple(pools), joined=True, triton=True)
-            return (self._after_depthwise(chains, convs[0]) if chains else []), pooled
 
-        recompute = any(job.recompute for job in chains)
-        made, pooled = checkpoint(banked, x, use_reentrant=False, preserve_rng_state=False) if recompute else banked(x)
-        of_chain = dict(zip(map(id, chains), made, strict=True))
-        of_pool = dict(zip(map(id, pools.values()), pooled, strict=True))
-        return (
-            [of_chain[id(job)] if id(job) in of_chain else job.maps(x) for job in bank.normed],
-            [job.normalised(of_pool[id(job)]) if id(job) in of_pool else job.map(x) for job in bank.shared],
+class Fused:
+    """A sum (see sums.py) over all candidates of a state for the same nodes, as one operation."""
+
+    def __init__(
+        self, chains: list[Alike], others: list[Alike], pools: dict[str, Alike], same: list[Alike], recompute: bool
+    ) -> None:
+        # the longest first: those that go on after a step are the first ones
+        self._chains = sorted(chains, key=lambda alike: -len(alike.kinds[0].parts))
+        self._pools = [pools[name] for name in ("max", "avg") if name in pools]
+        self._alikes = [*self._chains, *others, *self._pools, *same]
+        self._others = others
+        self._recompute = recompute
+        self._norms = [chain_norms(alike.kinds) for alike in self._chains]
+        geometries = self._by_step([[part.geometry for part in alike.kinds[0].parts] for alike in self._chains])
+        sizes = self._by_step([[part.depthwise.kernel_size[0] for part in alike.kinds[0].parts] for alike in self._chains])
+        self._structure = Structure(
+            targets=len(self._alikes[0].targets),
+            lengths=tuple(map(len, self._norms)),
+            sizes=tuple(sizes),
+            dilations=tuple(dilation for _, _, dilation in geometries),
+            stride=geometries[0][0] if geometries else _stride(self._pools[0].kinds[0].pool) if self._pools else 1,
+            max_pool="max" in pools,
+            avg_pool="avg" in pools,
+            same=bool(same),
+            normalised=any(alike.kinds[0].norm is not None for alike in self._pools),
+            others=len(others),
         )
+        self.gates: Tensor | None = None
+        self._batches: list[tuple[Tensor, Tensor]] = []
 
-    def _after_depthwise(self, chains: Sequence[Chains], d: Tensor) -> list[Tensor]:
-        """From all first depthwise convolutions [B, sum of T * C, H', W'] to what each job's last norm reads."""
-        first = torch.cat([job.weights[0][1] for job in chains])
-        z = torch.matmul(first, d.view(len(d), len(first), -1, d.shape[2] * d.shape[3])).view(len(d), -1, *d.shape[2:])
-        parts = z.split([len(job.targets) * job.weights[0][1].shape[1] for job in chains], dim=1)
-        return [job.rest(part) for job, part in zip(chains, parts, strict=True)]
+    @staticmethod
+    def _by_step(of_chains: Sequence[Sequence]) -> list:
+        """What each chain has at each step: all of the first step, then all of the second."""
+        longest = max(map(len, of_chains), default=0)
+        return [values[i] for i in range(longest) for values in of_chains if i < len(values)]
+
+    def layers(self) -> list[list[Tensor]]:
+        """The convolutions' weights as one layer in the operation's order, then those of each other job."""
+        of_chains = [weights_of(alike) for alike in self._chains]
+        longest = max(map(len, of_chains), default=0)
+        own = [weight for i in range(longest) for layers in of_chains if i < len(layers) for weight in layers[i]]
+        return ([own] if own else []) + [layer for alike in self._others for layer in weights_of(alike)]
+
+    def read(self, pieces: Sequence[Tensor]) -> None:
+        """Take what `layers` asked for, flat."""
+        rest = iter(pieces)
+        self._weights = next(rest) if self._chains else None
+        self._jobs: list[Normed] = []
+        for alike in self._others:
+            layers = weights_of(alike)
+            self._jobs.append(job_of(alike, [next(rest).view(-1, *layer[0].shape[1:]) for layer in layers], False))
+        last = [norms[-1] for norms in self._norms] + [job.norm for job in self._jobs]
+        self._vectors: list[Tensor | None] = [None] * 4
+        if any(norms.weight is not None for norms in last):
+            rows = [(norms.weight, norms.bias) for norms in last]
+            shared = self._structure.shared()
+            self._vectors[:2] = [
+                torch.stack([*of, *[fill(of[0]) for _ in range(shared)]])
+                for of, fill in zip(zip(*rows, strict=True), (torch.ones_like, torch.zeros_like), strict=True)
+            ]
+            if inner := self._by_step([norms[:-1] for norms in self._norms]):
+                self._vectors[2:] = torch.cat([n.weight for n in inner]), torch.cat([n.bias for n in inner])
+
+    def nodes(self) -> tuple[int, ...]:
+        """See `Sum`."""
+        return self._alikes[0].nodes
+
+    def places(self) -> list[int]:
+        """See `Sum`."""
+        return [target.place for alike in self._alikes for target in alike.targets]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """See `Sum`."""
+        if self._recompute:
+            return checkpoint(self._run, x, use_reentrant=False, preserve_rng_state=False)
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        weights = x.new_empty(0) if self._weights is None else self._weights
+        others = [job.maps(x) for job in self._jobs]
+        y, self._batches = mixed_state(x, weights, self._structure, self.gates, *self._vectors, others, self._eps())
+        return y
+
+    def _eps(self) -> float:
+        return next((norm.eps for alike in self._alikes for norm in _norms_of(alike)), 0.0)
+
+    def move(self, moves: Moves) -> None:
+        """See `Sum`."""
+        *inner, (mean, var) = self._batches
+        for i, statistics in enumerate(inner):
+            going_on = [norms for norms in self._norms if i + 1 < len(norms)]
+            for j, parts in enumerate(zip(*(t.chunk(len(going_on)) for t in statistics), strict=True)):
+                _moved(moves, going_on[j][i], parts)
+        last = [norms[-1] for norms in self._norms] + [job.norm for job in self._jobs]
+        for norms, *parts in zip(last, mean, var, strict=False):
+            _moved(moves, norms, parts)
+        for n, alike in enumerate(self._pools, start=len(last)):
+            norms = [pool.norm for pool in alike.kinds]
+            if norms[0] is not None and norms[0].training and norms[0].track_running_stats:
+                channels = norms[0].num_features
+                moves.add_shared(norms, (mean[n, :channels], var[n, :channels]))
 
 
-def _in_bank(job: Chains) -> bool:
-    _, _, dilation = job.geometries[0]
-    return job.weights[0][0].shape[-1] in (3, 5, 7) and dilation in (1, 2)
+def _moved(moves: Moves, norms: Norms, batch: Sequence[Tensor]) -> None:
+    norms.batch = tuple(batch)
+    moves.add(norms)
 
 
-def _pool_name(job: Shared) -> str | None:
-    """The bank's name of a 3x3 pool with padding 1, whose average counts the pixels inside the image."""
-    pool = job.pool
+def _fuse(recompute: bool, alikes: Sequence[Alike], stride: int) -> tuple[list[Fused], list[Alike]]:
+    """The sums that are one operation, and what isn't in one."""
+    groups: dict[tuple, list[Alike]] = {}
+    rest: list[Alike] = []
+    for alike in alikes:
+        if _fits(alike, stride):
+            groups.setdefault(alike.nodes, []).append(alike)
+        else:
+            rest.append(alike)
+    fused: list[Fused] = []
+    for group in groups.values():
+        made, left = _fused(group, recompute)
+        fused += [] if made is None else [made]
+        rest += left
+    return fused, rest
+
+
+def _fused(group: Sequence[Alike], recompute: bool) -> tuple[Fused | None, list[Alike]]:
+    """Candidates for the same nodes as one operation, or None, and those that differ from its first chain in their norms."""
+    chains = [alike for alike in group if isinstance(alike.kinds[0], Chain)]
+    pools = {name: alike for alike in group if (name := _pool_name(alike)) is not None}
+    if not chains and not pools:
+        return None, list(group)
+    modes = {id(alike): {(norm.eps, norm.affine) for norm in _norms_of(alike)} for alike in group}
+    of_first = modes[id((chains or list(pools.values()))[0])]
+    eps = {eps for eps, _ in of_first}
+    left = []
+    for alike in group:
+        mode, kind = modes[id(alike)], alike.kinds[0]
+        if isinstance(kind, Chain | Dense | Halves):
+            fits = mode == of_first
+        elif isinstance(kind, Pool):
+            # pools have a norm all or none of them, without affine parameters
+            first = next(iter(pools.values())).kinds[0]
+            fits = (kind.norm is None) == (first.norm is None) and {e for e, _ in mode} <= (eps or {e for e, _ in mode})
+        else:
+            fits = True
+        if not fits:
+            left.append(alike)
+    taken = [alike for alike in group if alike not in left]
+    return (
+        Fused(
+            [alike for alike in taken if isinstance(alike.kinds[0], Chain)],
+            [alike for alike in taken if isinstance(alike.kinds[0], Dense | Halves)],
+            {name: alike for name, alike in pools.items() if alike in taken},
+            [alike for alike in taken if isinstance(alike.kinds[0], Same)],
+            recompute,
+        ),
+        left,
+    )
+
+
+def _fits(alike: Alike, stride: int) -> bool:
+    """Whether the operation knows such candidates, by batch statistics."""
+    first = alike.kinds[0]
+    if not all(norm.training or norm.running_mean is None for norm in _norms_of(alike)):
+        return False
+    if isinstance(first, Chain):
+        return all(part.depthwise.kernel_size[0] in (3, 5, 7) and part.geometry[2] in (1, 2) for part in first.parts)
+    if isinstance(first, Pool):
+        return _pool_name(alike) is not None and shared_norm(first)
+    return not isinstance(first, Same) or stride == 1
+
+
+def _norms_of(alike: Alike) -> list[nn.BatchNorm2d]:
+    first = alike.kinds[0]
+    if isinstance(first, Chain):
+        return [part.norm for part in first.parts]
+    norm = getattr(first, "norm", None)
+    return [] if norm is None else [norm]
+
+
+def _pool_name(alike: Alike) -> str | None:
+    """The operation's name of a 3x3 pool with padding 1, whose average counts the pixels inside the image."""
+    pool = alike.kinds[0].pool if isinstance(alike.kinds[0], Pool) else None
     if pool is None or _pair(pool.kernel_size) != (3, 3) or _pair(pool.padding) != (1, 1) or pool.ceil_mode:
         return None
     if isinstance(pool, nn.MaxPool2d):

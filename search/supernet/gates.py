@@ -7,6 +7,7 @@ options of a choice, but of a walk the moves that leave one state (`groups`).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,8 +45,17 @@ class Softmax:
 
     def __call__(self, space: Space, logits: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, tuple[int, ...]]]:
         """`logits[name]`: [n options] -> (weights [n options], all options)."""
-        return {name: (self._weights(groups(space, name, logit)), tuple(range(len(logit)))) for name, logit in logits.items()}
+        parts = {name: groups(space, name, logit) for name, logit in logits.items()}
+        alike: dict[int, list[Tensor]] = {}
+        for part in itertools.chain.from_iterable(parts.values()):
+            alike.setdefault(len(part), []).append(part)
+        # groups of one size together: a supernet has dozens
+        weights = {size: iter(self._softmax(torch.stack(rows)).unbind()) for size, rows in alike.items()}
+        made = {name: [next(weights[len(part)]) for part in of_choice] for name, of_choice in parts.items()}
+        return {
+            name: (rows[0] if len(rows) == 1 else torch.cat(rows), tuple(range(len(logits[name]))))
+            for name, rows in made.items()
+        }
 
-    def _weights(self, parts: tuple[Tensor, ...]) -> Tensor:
-        weights = [torch.softmax(part / self.temperature, dim=0) for part in parts]
-        return weights[0] if len(weights) == 1 else torch.cat(weights)
+    def _softmax(self, rows: Tensor) -> Tensor:
+        return torch.softmax(rows if self.temperature == 1 else rows / self.temperature, dim=-1)

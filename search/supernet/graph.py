@@ -1,7 +1,8 @@
-"""One reading of a `MixedDag`: its gates and parameters as tensors, its candidates as jobs, run as often as needed.
+"""One reading of a `MixedDag`: its gates and parameters as tensors, its candidates as sums over jobs, run as often as needed.
 
 All parameters of the candidates are concatenated once and cut into what the jobs read, and all their weights (gate of the
-operation times gate of the edge) are one vector: a few operations for a whole graph, forward and backward.
+operation times gate of the edge) are one vector: a few operations for a whole graph, forward and backward. Cells that read the
+same gates share the vector.
 
 Letters: B batch, C channels of a state, K of partial channels, E candidates of the graph, H and W size.
 """
@@ -9,191 +10,207 @@ Letters: B batch, C channels of a state, K of partial channels, E candidates of 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from search.kernels.partial_node import max_pool_2x2, partial_node
-from search.supernet.bank import (
-    Bank,
-    Chains,
-    Pools,
-    Shared,
-    Single,
-    Target,
-    chain_job,
-    dense_job,
-    pool_job,
-    weights_of,
-)
-from search.supernet.candidates import Chain, Dense, Kind, Other, Pool, Same
+from search.supernet.bank import Alike, Single, Target, job_of, weights_of
+from search.supernet.candidates import Kind, Other
 from search.supernet.mixed import MixedOp, Zero
 from search.supernet.norms import Moves
+from search.supernet.partial import fitted
+from search.supernet.sums import Lone, Sum, sums_of
 
 if TYPE_CHECKING:
+    from search.supernet.fused import Fused
     from search.supernet.mixed_dag import MixedDag
 
-# (a bank, the part of its state that candidates see [B, C/K, H, W], the graph) -> per node what it gets of it, summed
-Executor = Callable[[Bank, Tensor, "Graph"], Sequence[tuple[int, Tensor]]]
+# of one state's candidates (and its stride) those that run as one operation of kernels, and the others
+Fuse = Callable[[Sequence[Alike], int], "tuple[list[Fused], list[Alike]]"]
+
+
+class Edge(NamedTuple):
+    """An edge: node, state that it leaves, choice and option of its gate."""
+
+    node: int
+    source: int
+    gate: tuple[str, int]
 
 
 class Graph:
-    """See the module. `kinds`: of every edge's candidates; `memory`: as the batched plan's."""
+    """See the module.
 
-    def __init__(self, dag: MixedDag, kinds: Mapping[str, Sequence[Kind]], given: Sequence[Tensor | None], memory: str) -> None:
-        self.inputs, self.nodes, self.k = dag.inputs, dag.nodes, dag.partial_channels
-        self._strides = [dag.stride_of(source) for source in range(dag.inputs + dag.nodes)]
-        self._recompute = memory == "balanced"
-        self._values: list[Tensor | None] = []
-        self._edge_values: list[Tensor | None] = []
-        self._places: list[tuple[int, int]] = []
-        self._layers: list[list[Tensor]] = []
-        self._makers: list[tuple[Bank, list[Target], list[Kind], range]] = []
+    `kinds`: of every edge's candidates; `recompute`: keep of each chain only what its last norm reads; `triton`: whether sums
+    and nodes are Triton kernels; `fuse`: see `Fuse`.
+    """
+
+    def __init__(
+        self,
+        dag: MixedDag,
+        kinds: Mapping[str, Sequence[Kind]],
+        given: Sequence[Tensor | None],
+        recompute: bool,
+        triton: bool,
+        fuse: Fuse | None,
+    ) -> None:
+        self._dag = dag
+        self._triton = triton
+        # of every candidate the choice and the option of its gate, and those of its edge's
+        self._places: list[tuple[tuple[str, int], tuple[str, int]]] = []
         # of each node the sources that run, and their edges' weights
         self._sources: dict[int, list[int]] = {}
         self._of_edges: dict[int, Tensor | None] = {}
-        self.banks = {source: Bank() for source in range(dag.inputs + dag.nodes)}
-        self._read(dag, kinds, [i for i, state in enumerate(given) if state is None])
-        self.weights = self._candidate_weights()
-        self._make_jobs()
+        self.sums: dict[int, list[Sum]] = {source: [] for source in range(dag.inputs + dag.nodes)}
+        groups = self._read(kinds, [i for i, state in enumerate(given) if state is None])
+        self._make_sums(groups, recompute, fuse)
+        self._weigh()
 
-    def _read(self, dag: MixedDag, kinds: Mapping[str, Sequence[Kind]], missing: Sequence[int]) -> None:
-        groups: dict[tuple, list[tuple[Target, Kind]]] = {}
+    def _read(self, kinds: Mapping[str, Sequence[Kind]], missing: Sequence[int]) -> dict[int, list[Alike]]:
+        """By state, the candidates that run alike; those of unknown kinds are sums already."""
+        dag = self._dag
+        groups: dict[tuple, Alike] = {}
         for node in range(dag.inputs, dag.inputs + dag.nodes):
-            edges = {source: value for source, value in dag.edge_weights(node).items() if source not in missing}
+            choice, values, edges = dag.edge_gate(node)
+            edges = {source: option for source, option in edges.items() if source not in missing}
             assert edges, f"node {node} of {dag.name} has no active input"
             self._sources[node] = list(edges)
-            weighted = [value for value in edges.values() if value is not None]
-            self._of_edges[node] = torch.stack(weighted) if weighted else None
-            for source, value in edges.items():
-                self._read_edge(dag.edges[f"n{node}<-{source}"], kinds[f"n{node}<-{source}"], node, source, value, groups)
-        for (source, kind, _), members in groups.items():
-            targets, alike = [target for target, _ in members], [one for _, one in members]
-            layers = weights_of(alike) if kind in (Chain, Dense) else []
-            self._makers.append((self.banks[source], targets, alike, range(len(self._layers), len(self._layers) + len(layers))))
-            self._layers += layers
+            weighted = values is not None and dag.partial_channels > 1
+            self._of_edges[node] = _taken(values, list(edges.values())) if weighted else None
+            for source, option in edges.items():
+                name = f"n{node}<-{source}"
+                self._read_edge(dag.edges[name], kinds[name], Edge(node, source, (choice, option)), groups)
+        of_state: dict[int, list[Alike]] = {}
+        for (source, *_), alike in groups.items():
+            of_state.setdefault(source, []).append(alike)
+        return of_state
 
-    def _read_edge(
-        self,
-        op: MixedOp,
-        kinds: Sequence[Kind],
-        node: int,
-        source: int,
-        edge_value: Tensor | None,
-        groups: dict[tuple, list[tuple[Target, Kind]]],
-    ) -> None:
-        values, active = op.gates[op.choice]
-        number = len(self._values)
-        self._values.append(values)
-        self._edge_values.append(edge_value)
+    def _read_edge(self, op: MixedOp, kinds: Sequence[Kind], edge: Edge, groups: dict[tuple, Alike]) -> None:
+        _, active = self._dag.gates[op.choice]
         running = [i for i in active if kinds[i] is not None]
-        for i in running:
+        modules = list(op.ops.values())
+        # a zero alone still has a shape
+        for i in running or active[:1]:
             kind = kinds[i]
-            target = Target(node, len(self._places))
-            self._places.append((number, i))
-            if isinstance(kind, Other):
-                self.banks[source].singles.append(Single(target, kind.module))
+            assert kind is not None or isinstance(modules[i], Zero)
+            target = Target(edge.node, len(self._places))
+            self._places.append(((op.choice, i), edge.gate))
+            if kind is None or isinstance(kind, Other):
+                self.sums[edge.source].append(Lone(Single(target, modules[i])))
+                continue
+            alike = groups.setdefault((edge.source, type(kind), kind.key), Alike([], []))
+            alike.targets.append(target)
+            alike.kinds.append(kind)
+
+    def _make_sums(self, groups: Mapping[int, list[Alike]], recompute: bool, fuse: Fuse | None) -> None:
+        layers: list[list[Tensor]] = []
+        makers: list[tuple[int, Fused | Alike, range]] = []
+        for source, alikes in groups.items():
+            fused, rest = fuse(alikes, self._dag.stride_of(source)) if fuse else ([], alikes)
+            for maker in (*fused, *rest):
+                own = weights_of(maker) if isinstance(maker, Alike) else maker.layers()
+                makers.append((source, maker, range(len(layers), len(layers) + len(own))))
+                layers += own
+        pieces = _pieces(layers)
+        jobs: dict[int, list] = {}
+        for source, maker, own in makers:
+            if isinstance(maker, Alike):
+                weights = [pieces[i].view(-1, *layers[i][0].shape[1:]) for i in own]
+                jobs.setdefault(source, []).append(job_of(maker, weights, recompute))
             else:
-                groups.setdefault((source, type(kind), kind.key), []).append((target, kind))
-        if not running:
-            # a zero alone still has a shape
-            zero = list(op.ops.values())[active[0]]
-            assert isinstance(zero, Zero)
-            self._places.append((number, active[0]))
-            self.banks[source].singles.append(Single(Target(node, len(self._places) - 1), zero))
+                maker.read([pieces[i] for i in own])
+                self.sums[source].append(maker)
+        for source, of_state in jobs.items():
+            self.sums[source] += sums_of(of_state, self._triton)
 
-    def _make_jobs(self) -> None:
-        pieces = self._pieces()
-        for bank, targets, kinds, layers in self._makers:
-            weights = [pieces[i] for i in layers]
-            if isinstance(kinds[0], Chain):
-                bank.normed.append(chain_job(targets, kinds, weights, self._recompute))
-            elif isinstance(kinds[0], Dense):
-                bank.normed.append(dense_job(targets, kinds, weights))
-            elif isinstance(kinds[0], Same):
-                bank.shared.append(Shared(targets, None))
-            else:
-                assert isinstance(kinds[0], Pool)
-                job = pool_job(targets, kinds)
-                (bank.normed if isinstance(job, Pools) else bank.shared).append(job)
+    def _weigh(self) -> None:
+        """Give every sum its gates."""
+        sums = [one for of_state in self.sums.values() for one in of_state]
+        places = [[self._places[place] for place in one.places()] for one in sums]
+        order = [place for of_sum in places for place in of_sum]
+        weights = self._dag.gates.shared(tuple(order), lambda: self._weights(order))
+        if weights is None:
+            return
+        for one, gates in zip(sums, weights.split(list(map(len, places))), strict=True):
+            one.gates = gates.view(-1, len(one.nodes()))
 
-    def _pieces(self) -> list[Tensor]:
-        """Of each layer the weights of all targets, [T * rows, ...], cut from one tensor."""
-        flat = [weight.flatten() for layer in self._layers for weight in layer]
-        if not flat:
-            return []
-        sizes = [sum(weight.numel() for weight in layer) for layer in self._layers]
-        parts = torch.cat(flat).split(sizes)
-        return [part.view(-1, *layer[0].shape[1:]) for part, layer in zip(parts, self._layers, strict=True)]
-
-    def _candidate_weights(self) -> Tensor | None:
+    def _weights(self, places: Sequence[tuple[tuple[str, int], tuple[str, int]]]) -> Tensor | None:
         """[E], or None where every weight is one."""
-        products = [_gathered(self._values, self._places), _gathered(self._edge_values, [(n, None) for n, _ in self._places])]
+        products = [self._gathered(gates) for gates in zip(*places, strict=True)]
         given = [product for product in products if product is not None]
         return None if not given else given[0] if len(given) == 1 else given[0] * given[1]
 
-    def pick(self, places: Sequence[int], repeats: int = 1) -> Tensor | None:
-        """Weights of candidates, each `repeats` times: [len(places) * repeats]; None where all are one."""
-        if self.weights is None:
+    def _gathered(self, gates: Sequence[tuple[str, int]]) -> Tensor | None:
+        """One number for each (choice, option), one where a choice has no weights."""
+        values = {choice: self._dag.gates[choice][0] for choice, _ in gates}
+        given = {choice: value for choice, value in values.items() if value is not None}
+        if not given:
             return None
-        index = _index(places, self.weights.device)
-        return self.weights.index_select(0, index if repeats == 1 else index.repeat_interleave(repeats))
+        begins, begin = {}, 0
+        for choice, value in given.items():
+            begins[choice] = begin
+            begin += len(value)
+        flat = list(given.values())
+        if len(given) < len(values):
+            flat.append(flat[0].new_ones(1))
+        return _taken(torch.cat(flat), [begins[choice] + option if choice in begins else begin for choice, option in gates])
 
-    def run(self, given: Sequence[Tensor | None], execute: Executor, triton: bool) -> tuple[Tensor, ...]:
+    def run(self, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """`inputs` states [B, C, H, W], None for a missing one -> the nodes' states."""
+        dag, k = self._dag, self._dag.partial_channels
         parts: dict[int, list[Tensor]] = {node: [] for node in self._sources}
         rests: dict[int, Tensor] = {}
         made: list[Tensor] = []
-        for source in range(self.inputs + self.nodes):
-            if source >= self.inputs:
-                rest = [] if self.k == 1 else [rests[i] for i in self._sources[source]]
+        for source in range(dag.inputs + dag.nodes):
+            if source >= dag.inputs:
+                rest = [] if k == 1 else [rests[i] for i in self._sources[source]]
                 weights = self._of_edges[source] if rest else None
-                made.append(partial_node(parts.pop(source), rest, self.k, rest_weights=weights, triton=triton))
-            state = given[source] if source < self.inputs else made[-1]
+                made.append(partial_node(parts.pop(source), rest, k, rest_weights=weights, triton=self._triton))
+            state = given[source] if source < dag.inputs else made[-1]
             if state is None or not any(source in sources for node, sources in self._sources.items() if node in parts):
                 continue
-            if self.k > 1:
-                taken = state.shape[1] // self.k
+            if k > 1:
+                taken = state.shape[1] // k
                 state, rest = state.split((taken, state.shape[1] - taken), dim=1)
-                rests[source] = max_pool_2x2(rest, triton) if self._strides[source] == 2 else rest
-            for node, y in execute(self.banks[source], state.contiguous(), self):
+                rest = fitted(rest, k, dag.channels)
+                rests[source] = max_pool_2x2(rest, self._triton) if dag.stride_of(source) == 2 else rest
+            for node, y in self._of_state(source, state):
                 parts[node].append(y)
         return tuple(made)
+
+    def _of_state(self, source: int, x: Tensor) -> list[tuple[int, Tensor]]:
+        """What each node gets of the candidates' channels x [B, C, H, W] of a state, in one or more parts."""
+        wide: dict[tuple[int, ...], Tensor] = {}
+        for one in self.sums[source]:
+            y, nodes = one(x), one.nodes()
+            wide[nodes] = wide[nodes] + y if nodes in wide else y
+        return [(node, part) for nodes, y in wide.items() for node, part in zip(nodes, y.chunk(len(nodes), dim=1), strict=True)]
 
     def move_statistics(self) -> None:
         """Move the running statistics of all norms that ran; once for each forward."""
         moves = Moves()
-        for bank in self.banks.values():
-            for job in bank.normed:
-                for norms in job.norms if isinstance(job, Chains) else [job.norm]:
-                    moves.add(norms)
-            for shared in bank.shared:
-                if shared.batch is not None:
-                    moves.add_shared(shared.norms, shared.batch)
+        for of_state in self.sums.values():
+            for one in of_state:
+                one.move(moves)
         moves.apply()
 
     @property
     def has_modules(self) -> bool:
         """Whether modules of unknown kinds run, which may draw random numbers."""
-        return any(bank.singles for bank in self.banks.values())
+        return any(isinstance(one, Lone) for of_state in self.sums.values() for one in of_state)
 
 
-def _gathered(values: Sequence[Tensor | None], places: Sequence[tuple[int, int | None]]) -> Tensor | None:
-    """One number for each place (which of the values, which entry; None: it has but one), one where there is no value."""
-    given = [value for value in values if value is not None]
-    if not given:
-        return None
-    begins, begin = [], 0
-    for value in values:
-        begins.append(begin)
-        begin += 0 if value is None else value.numel()
-    flat = [value.reshape(-1) for value in given]
-    if len(given) < len(values):
-        flat.append(given[0].new_ones(1))
-    positions = [begin if values[n] is None else begins[n] + (i or 0) for n, i in places]
-    return torch.cat(flat).index_select(0, _index(positions, given[0].device))
+def _pieces(layers: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Of each layer all weights, flat, cut from one tensor."""
+    flat = [weight.flatten() for layer in layers for weight in layer]
+    if not flat:
+        return []
+    return list(torch.cat(flat).split([sum(weight.numel() for weight in layer) for layer in layers]))
 
 
-def _index(positions: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor(positions, dtype=torch.long, device=device)
+def _taken(values: Tensor, positions: Sequence[int]) -> Tensor:
+    """The numbers at some positions; the tensor itself where these are all in order."""
+    if list(positions) == list(range(len(values))):
+        return values
+    return values.index_select(0, torch.tensor(positions, dtype=torch.long, device=values.device))

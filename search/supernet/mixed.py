@@ -5,7 +5,7 @@ Shapes: B batch, C channels, H and W height and width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +24,7 @@ class Gates:
 
     def __init__(self) -> None:
         self._values: Mapping[str, Gate] | None = None
+        self._shared: dict[Hashable, Tensor | None] = {}
 
     def __getitem__(self, choice: str) -> Gate:
         if self._values is None:
@@ -36,11 +37,19 @@ class Gates:
     @contextmanager
     def opened(self, values: Mapping[str, Gate]) -> Iterator[None]:
         """Publish `values` (one per choice) while the block runs."""
-        outer, self._values = self._values, values
+        outer, self._values = (self._values, self._shared), values
+        self._shared = {}
         try:
             yield
         finally:
-            self._values = outer
+            self._values, self._shared = outer
+
+    def shared(self, key: Hashable, make: Callable[[], Tensor | None]) -> Tensor | None:
+        """What `make` makes of the values, once while they are published: the cells of a supernet read the same ones."""
+        key = (key, torch.is_grad_enabled())
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]
 
     def __deepcopy__(self, memo: dict) -> Gates:
         return self

@@ -6,6 +6,7 @@ Shapes: B batch, C channels of every state, H and W height and width.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial as bind
 
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -18,8 +19,8 @@ from search.supernet.mixed import MixedOp
 from search.supernet.pick import Pick
 from search.supernet.plans import check_plan, choose_plan, require_triton
 
-# makes one candidate: (channels, stride) -> module
-Candidate = Callable[[int, int], nn.Module]
+# makes one candidate: (channels, stride) -> module; where `given_channels` are said also c_in=, the channels it reads
+Candidate = Callable[..., nn.Module]
 
 
 class MixedDag(nn.Module):
@@ -28,7 +29,8 @@ class MixedDag(nn.Module):
     States 0 .. inputs-1 are given; node j (numbered on from there) sums an edge from every earlier state, or, in the narrow
     build, from the `keep` states its choice ``<name>/n<j>/inputs`` names. The operation on an edge is the choice
     ``<name>/n<j><-<i>``, active where i is kept. Edges that leave a given state have `stride`. A given state may be missing
-    (None): edges that leave it are left out of the sums; those of the states in `absent` aren't even built.
+    (None): edges that leave it are left out of the sums; those of the states in `absent` aren't even built. Given states may
+    have other channels than the nodes: `given_channels`, one number for each.
 
     With `partial_channels` K > 1 an edge's candidates see C/K channels only (see `partial`). If the inputs' choice has
     logits, an edge is weighted by its softmax over the node's edges (edge normalisation, PC-DARTS eq. 2). Both belong to the
@@ -38,7 +40,7 @@ class MixedDag(nn.Module):
     fewer bytes; "triton" (search/supernet/fused.py), the same with kernels for CUDA; "auto", the best that runs (plans.py).
     `memory`: what plans other than the reference keep for backward, "fast", "balanced" or "small"; the rest is recomputed.
 
-    Raises ValueError where C isn't divisible by K, and for an unknown plan or memory.
+    Raises ValueError where C or the channels of a given state aren't divisible by K, and for an unknown plan or memory.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MixedDag(nn.Module):
         keep: int = 2,
         stride: int = 1,
         absent: Collection[int] = (),
+        given_channels: Sequence[int] | None = None,
         relax_only: tuple[str, ...] = ("none",),
         partial_channels: int = 1,
         plan: str = "reference",
@@ -60,9 +63,12 @@ class MixedDag(nn.Module):
     ) -> None:
         super().__init__()
         check_plan(plan, memory)
-        if channels % partial_channels:
-            raise ValueError(f"{channels} channels can't be split in partial_channels={partial_channels} equal parts")
+        for count in (channels, *(given_channels or ())):
+            if count % partial_channels:
+                raise ValueError(f"{count} channels can't be split in partial_channels={partial_channels} equal parts")
         self.name = name
+        # of a node's state, where given ones have others
+        self.channels = None if given_channels is None else channels
         self.inputs = inputs
         self.nodes = nodes
         self.stride = stride
@@ -80,10 +86,13 @@ class MixedDag(nn.Module):
             kept = pick.subset(self._inputs_choice(node), sources, keep)
             self.sources.append(sources if pick.wide else kept)
             for source in sources:
-                edge_stride = self.stride_of(source)
+                edge = (channels // self.partial_channels, self.stride_of(source))
+                read = {}
+                if given_channels is not None and source < inputs:
+                    read["c_in"] = given_channels[source] // self.partial_channels
                 op = pick.op(
                     f"{name}/n{node}<-{source}",
-                    {o: _bind(make, channels // self.partial_channels, edge_stride) for o, make in candidates.items()},
+                    {option: bind(make, *edge, **read) for option, make in candidates.items()},
                     when=[(self._inputs_choice(node), source)],
                     relax_only=relax_only,
                     absent=source in absent,
@@ -124,7 +133,7 @@ class MixedDag(nn.Module):
 
     def _edge(self, node: int, source: int, x: Tensor) -> Tensor:
         edge: MixedOp = self.edges[f"n{node}<-{source}"]
-        y = partial.through(edge, x, self.partial_channels, self.stride_of(source))
+        y = partial.through(edge, x, self.partial_channels, self.stride_of(source), self.channels)
         if self.training and self.drop_path > 0 and self.gates is None and not isinstance(edge.only, nn.Identity):
             y = stochastic_depth(y, self.drop_path, mode="row")
         return y
@@ -133,14 +142,11 @@ class MixedDag(nn.Module):
         """The stride of the edges that leave a state."""
         return self.stride if source < self.inputs else 1
 
-    def edge_weights(self, node: int) -> dict[int, Tensor | None]:
-        """The active sources of a node in a supernet, each with its edge's weight (None is one)."""
-        values, active = self.gates[self._inputs_choice(node)]
-        return {self.sources[node - self.inputs][i]: None if values is None else values[i] for i in active}
+    def edge_gate(self, node: int) -> tuple[str, Tensor | None, dict[int, int]]:
+        """Of a node in a supernet the inputs' choice, its weights [options] (None: ones), its active sources' options."""
+        choice = self._inputs_choice(node)
+        values, active = self.gates[choice]
+        return choice, values, {self.sources[node - self.inputs][i]: i for i in active}
 
     def _inputs_choice(self, node: int) -> str:
         return f"{self.name}/n{node}/inputs"
-
-
-def _bind(make: Candidate, channels: int, stride: int) -> Callable[[], nn.Module]:
-    return lambda: make(channels, stride)

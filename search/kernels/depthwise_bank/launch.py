@@ -47,7 +47,7 @@ def forward(
     with torch.cuda.device_of(x):
         kernels.bank_forward_kernel[(programs,)](
             x, _packed(x, weights, last), tuple(convs), max_pool, codes, avg_pool,
-            _strides(x), tuple(map(_strides, convs)), _strides(pools[0]) if pools else (0, 0),
+            strides_of(x, last), tuple(strides_of(y, last) for y in convs), strides_of(pools[0], last) if pools else (0, 0),
             *x.shape[1:], targets(x, weights),
             SIZES=tuple(w.shape[2] for w in weights), DILATIONS=tuple(dilations), STRIDE=stride, RELU=relu,
             MAX=max_pool is not None, AVG=avg_pool is not None,
@@ -83,8 +83,8 @@ def backward(
         if tiles:
             kernels.bank_backward_kernel[(programs * stride * stride,)](
                 x, _packed(x, weights, last), tuple(conv_grads), max_grad, codes, avg_grad, x_grad, partial,
-                _strides(x), tuple(map(_strides, conv_grads)),
-                *((0, 0) if t is None else _strides(t) for t in (max_grad, codes, avg_grad)), _strides(x_grad),
+                strides_of(x, last), tuple(strides_of(g, last) for g in conv_grads),
+                *((0, 0) if t is None else strides_of(t, last) for t in (max_grad, codes, avg_grad)), strides_of(x_grad, last),
                 *x.shape[1:], targets(x, weights), total,
                 SIZES=sizes, DILATIONS=tuple(dilations), STRIDE=stride, RELU=relu, WEIGHTS=bool(total),
                 MAX=max_grad is not None, AVG=avg_grad is not None,
@@ -121,18 +121,20 @@ def _grid(x: Tensor, stride: int, tile: int, lanes: int) -> tuple[int, int, dict
 
 
 def even(t: Tensor, last: bool) -> Tensor:
-    """t itself where images and (channels-last) pixels follow each other at any distance, as in a channel slice; or a copy."""
-    _, channels, height, width = t.shape
+    """t itself where images, and channels or (channels-last) pixels, lie at even distances, as in a slice; or a copy."""
+    _, _, height, width = t.shape
     _, channel, row, column = t.stride()
     if last:
         even = channel == 1 and (height == 1 or width == 1 or row == width * column)
     else:
-        even = (width == 1 or column == 1) and (height == 1 or row == width) and (channels == 1 or channel == height * width)
+        even = (width == 1 or column == 1) and (height == 1 or row == width)
     return t if even else t.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _strides(t: Tensor) -> tuple[int, int]:
-    """Distance of images and of pixels (used in channels-last)."""
+def strides_of(t: Tensor, last: bool) -> tuple[int, int]:
+    """Distance of images and of channels or, in channels-last, of pixels."""
+    if not last:
+        return t.stride(0), t.stride(1)
     return t.stride(0), t.stride(3) if t.shape[3] > 1 else t.stride(2)
 
 

@@ -24,25 +24,26 @@ def tile_of(program, channels, height, width, BLOCK_C: tl.constexpr, BLOCK_P: tl
 
 
 @triton.jit
-def begin(corner, strides, height, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
-    """Where a tile's corner lies in a tensor with planes [height, width], STRIDE pixels of it for each of the tile's.
+def begin(corner, strides, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Where a tile's corner lies in a tensor with rows of `width`, STRIDE pixels of it for each of the tile's.
 
-    strides: of images and, in channels-last, of pixels."""
+    strides: of images and of channels or, in channels-last, of pixels."""
     row = tl.cast(corner[2], tl.int64) * (STRIDE * width)
     if CHANNELS_LAST:
         return corner[0] * strides[0] + corner[1] + row * strides[1]
     else:
-        return corner[0] * strides[0] + tl.cast(corner[1], tl.int64) * height * width + row
+        return corner[0] * strides[0] + tl.cast(corner[1], tl.int64) * strides[1] + row
 
 
 @triton.jit
-def offsets(tile, strides, height, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+def offsets(tile, strides, width, STRIDE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
     """Offsets [C, P] of a tile's elements from `begin`."""
     pixel = (tile[1] * width + tile[2]) * STRIDE
     if CHANNELS_LAST:
         return tile[0] + pixel * strides[1]
     else:
-        return tile[0] * height * width + pixel
+        # int32 unless the stride itself is beyond: a tile has few pixels a plane
+        return tile[0] * strides[1] + pixel
 
 
 @triton.jit

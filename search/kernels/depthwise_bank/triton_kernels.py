@@ -67,14 +67,14 @@ def bank_forward_kernel(
     SIZES: tl.constexpr, DILATIONS: tl.constexpr, STRIDE: tl.constexpr, RELU: tl.constexpr,
     MAX: tl.constexpr, AVG: tl.constexpr, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr,
 ):  # fmt: skip
-    """One tile of all outputs. Strides are (image, pixel); the distance of channels follows from CHANNELS_LAST."""
+    """One tile of all outputs. Strides are (image, channel), in channels-last (image, pixel)."""
     out_h = (height + STRIDE - 1) // STRIDE
     out_w = (width + STRIDE - 1) // STRIDE
     _, corner, tile, exists = tile_of(tl.program_id(0), channels, out_h, out_w, BLOCK_C, BLOCK_P)
     channel = corner[1] + tile[0]
     row, column = (corner[2] + tile[1]) * STRIDE, tile[2] * STRIDE
-    x += begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
-    offset = offsets(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
+    x += begin(corner, x_strides, width, STRIDE, CHANNELS_LAST)
+    offset = offsets(tile, x_strides, width, STRIDE, CHANNELS_LAST)
     if MAX or AVG:
         window = _window(x, offset, row, column, x_strides, height, width, exists, 3, 1, False, CHANNELS_LAST)
         best = tl.full([BLOCK_C, BLOCK_P], float("-inf"), tl.float32)
@@ -88,8 +88,8 @@ def bank_forward_kernel(
             wins = inside & ((value > best) | (value != value))
             best = tl.where(wins, value, best)
             code = tl.where(wins, tap, code)
-        pool = begin(corner, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
-        pixel = offsets(tile, pool_strides, out_h, out_w, 1, CHANNELS_LAST)
+        pool = begin(corner, pool_strides, out_w, 1, CHANNELS_LAST)
+        pixel = offsets(tile, pool_strides, out_w, 1, CHANNELS_LAST)
         if MAX:
             tl.store(max_pool + pool + pixel, best.to(max_pool.dtype.element_ty), mask=exists)
             tl.store(codes + pool + pixel, code.to(tl.uint8), mask=exists)
@@ -99,15 +99,15 @@ def bank_forward_kernel(
     for m in tl.static_range(len(SIZES)):
         # the taps stay in registers for all targets
         window = _window(x, offset, row, column, x_strides, height, width, exists, SIZES[m], DILATIONS[m], RELU, CHANNELS_LAST)
-        out = convs[m] + begin(corner, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
-        pixel = offsets(tile, conv_strides[m], out_h, out_w, 1, CHANNELS_LAST)
+        out = convs[m] + begin(corner, conv_strides[m], out_w, 1, CHANNELS_LAST)
+        pixel = offsets(tile, conv_strides[m], out_w, 1, CHANNELS_LAST)
         for t in range(targets[m]):
             total = tl.zeros([BLOCK_C, BLOCK_P], tl.float32)
             for tap in tl.static_range(SIZES[m] * SIZES[m]):
                 weight = weights[m] + _weight(t, tap, channel, channels, SIZES[m] * SIZES[m], CHANNELS_LAST)
                 total += window[tap] * tl.load(weight, mask=channel < channels, other=0.0).to(tl.float32)
             tl.store(out + pixel, total.to(out.dtype.element_ty), mask=exists)
-            out += channels if CHANNELS_LAST else tl.cast(channels, tl.int64) * out_h * out_w
+            out += channels if CHANNELS_LAST else tl.cast(channels, tl.int64) * conv_strides[m][1]
 
 
 # Input i meets output o at a tap where i = o * stride + (tap - size // 2) * dilation. So for an input's place in its group of
@@ -143,8 +143,8 @@ def _conv_gradients(
 
     Writes the sums over the tile of value [C, P] times gradient, one for each weight that this place meets."""
     row, column, channel = corner[2] + tile[1], tile[2], corner[1] + tile[0]
-    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, width, 1, CHANNELS_LAST)
     for t in range(targets):
         # not unrolled: the masks of all taps at once would not fit into registers
         for tap in range(_last(DOWN, SIZE, DILATION, STRIDE), -1, -_every(DILATION, STRIDE)):
@@ -157,7 +157,7 @@ def _conv_gradients(
                     grad += g * tl.load(weights + at, mask=channel < channels, other=0.0).to(tl.float32)
                     if WEIGHTS:
                         tl.store(sums + at, tl.sum(g * value, axis=1, keep_dims=True), mask=channel < channels)
-        start += channels if CHANNELS_LAST else tl.cast(channels, tl.int64) * height * width
+        start += channels if CHANNELS_LAST else tl.cast(channels, tl.int64) * strides[1]
     return grad
 
 
@@ -168,10 +168,10 @@ def _max_gradient(
 ):  # fmt: skip
     """grad [C, P] plus the gradient of place (DOWN, RIGHT) through the max pool, whose output's gradient is start."""
     row, column = corner[2] + tile[1], tile[2]
-    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
-    codes += begin(corner, code_strides, height, width, 1, CHANNELS_LAST)
-    code_offset = offsets(tile, code_strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, width, 1, CHANNELS_LAST)
+    codes += begin(corner, code_strides, width, 1, CHANNELS_LAST)
+    code_offset = offsets(tile, code_strides, width, 1, CHANNELS_LAST)
     # descending taps are ascending outputs: torch's order of summation
     for tap in range(_last(DOWN, 3, 1, STRIDE), -1, -_every(1, STRIDE)):
         rows = (DOWN + 1 - tap) // STRIDE
@@ -193,8 +193,8 @@ def _avg_gradient(
 ):  # fmt: skip
     """grad [C, P] plus the gradient of place (DOWN, RIGHT) through the average pool, whose output's gradient is start."""
     row, column = corner[2] + tile[1], tile[2]
-    start += begin(corner, strides, height, width, 1, CHANNELS_LAST)
-    offset = offsets(tile, strides, height, width, 1, CHANNELS_LAST)
+    start += begin(corner, strides, width, 1, CHANNELS_LAST)
+    offset = offsets(tile, strides, width, 1, CHANNELS_LAST)
     for tap in range(_last(DOWN, 3, 1, STRIDE), -1, -_every(1, STRIDE)):
         rows = (DOWN + 1 - tap) // STRIDE
         for side in tl.static_range(2, -1, -1):
@@ -225,9 +225,9 @@ def bank_backward_kernel(
             down = (corner[2] + tile[1]) * STRIDE + place // STRIDE
             right = tile[2] * STRIDE + place % STRIDE
             inside = inside_of(down, right, height, width, exists)
-            start = x + begin(corner, x_strides, height, width, STRIDE, CHANNELS_LAST)
+            start = x + begin(corner, x_strides, width, STRIDE, CHANNELS_LAST)
             start += shift(place // STRIDE, place % STRIDE, x_strides, width, CHANNELS_LAST)
-            offset = offsets(tile, x_strides, height, width, STRIDE, CHANNELS_LAST)
+            offset = offsets(tile, x_strides, width, STRIDE, CHANNELS_LAST)
             value = tl.load(start + offset, mask=inside, other=0.0).to(tl.float32)
             if RELU:
                 value = _relu(value)
@@ -255,9 +255,9 @@ def bank_backward_kernel(
                     grad, avg_grad, tile, corner, avg_strides, out_h, out_w, height, width, exists,
                     STRIDE, place // STRIDE, place % STRIDE, CHANNELS_LAST,
                 )  # fmt: skip
-            start = x_grad + begin(corner, grad_strides, height, width, STRIDE, CHANNELS_LAST)
+            start = x_grad + begin(corner, grad_strides, width, STRIDE, CHANNELS_LAST)
             start += shift(place // STRIDE, place % STRIDE, grad_strides, width, CHANNELS_LAST)
-            offset = offsets(tile, grad_strides, height, width, STRIDE, CHANNELS_LAST)
+            offset = offsets(tile, grad_strides, width, STRIDE, CHANNELS_LAST)
             tl.store(start + offset, grad.to(x_grad.dtype.element_ty), mask=inside)
 
 

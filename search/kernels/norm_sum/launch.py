@@ -21,104 +21,104 @@ MERGE_CHANNELS, MERGE_TILES = 8, 128
 
 def forward(
     zs: Sequence[Tensor],
-    weight: Tensor,
+    weight: Tensor | None,
     gamma: Tensor | None,
     beta: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     eps: float,
     normalise: Sequence[bool],
+    y: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `operator.forward_op` returns; ValueError for CPU tensors outside the interpreter."""
+    """What `operator.forward_op` returns; ValueError for CPU tensors outside the interpreter.
+
+    Beyond the operator's: `weight` may be [N, G], a column for each of G equal groups of y's channels, or None for ones; the
+    last zs may be shared by targets, of fewer channels than y (see triton_kernels.py); `y` is filled if it is given.
+    """
     check_device(zs[0])
-    layout = memory_format(zs[0])
     weight, gamma, beta, running_mean, running_var = _rows(weight, gamma, beta, running_mean, running_var)
-    y = torch.empty_like(zs[0], memory_format=layout)
-    views = Views.of([*zs, y], layout)
-    count, (batch, channels, positions) = len(zs), views.shape
-    mean, var, invstd = (weight.new_empty((count, channels), dtype=torch.float32) for _ in range(3))
-    chosen, batch_statistics = flags(normalise), running_mean is None
-    tiles = Tiles.of(views, REDUCE_TILE)
-    values = float(batch * positions)
+    if y is None:
+        y = torch.empty_like(zs[0], memory_format=memory_format(zs[0]))
+    views = Views.of([y, *zs], memory_format(y))
+    scaling = (weight, gamma, beta)
+    mean, var, invstd, vectors = statistics(zs, y.shape[1], eps, running_mean, running_var, normalise, scaling, views)
+    count, own, period = _shape_of(zs, y.shape[1])
+    batch, channels, positions = views.shape
+    tiles = Tiles.of(views, SUM_TILE)
     with torch.cuda.device_of(y):
+        kernels.norm_sum_fwd_kernel[(tiles.programs,)](
+            *views.from_(1), mean, vectors, *views.one(0), channels, batch, positions, tiles.across, tiles.along, period,
+            N=count, OWN=own, OFFSET=beta is not None, **tiles.blocks,
+        )  # fmt: skip
+    return y, mean, var, invstd
+
+
+def statistics(
+    zs: Sequence[Tensor],
+    channels: int,
+    eps: float,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    normalise: Sequence[bool] | None = None,
+    scaling: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None),
+    views: "Views | None" = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean, unbiased variance and inverse standard deviation [N, channels] that normalise the zs, in float32; two launches.
+
+    Last, [1 or 2, N, channels]: what a centred z is multiplied by and, with a beta, what is added then, by `scaling`: weight,
+    gamma and beta as in `forward`.
+    """
+    count, own, period = _shape_of(zs, channels)
+    if views is None:
+        views = Views.of([zs[0], *zs], memory_format(zs[0]))
+    batch, _, positions = views.shape
+    chosen, batch_statistics = flags([True] * count if normalise is None else normalise), running_mean is None
+    tiles = Tiles.of(views, REDUCE_TILE)
+    mean, var, invstd = (zs[0].new_empty((count, channels), dtype=torch.float32) for _ in range(3))
+    vectors = mean.new_empty((1 if scaling[2] is None else 2, count, channels))
+    with torch.cuda.device_of(mean):
         partial = mean
         if batch_statistics and chosen:
             partial = mean.new_empty((2, count, channels, tiles.tiles))
             kernels.norm_sum_stats_kernel[(tiles.programs, count)](
-                *views.candidates(count),
-                partial,
-                channels,
-                batch,
-                positions,
-                tiles.across,
-                tiles.along,
-                tiles.tiles,
-                N=count,
-                NORMALISED=chosen,
-                **tiles.blocks,
-            )
+                *views.from_(1), partial, channels, batch, positions, tiles.across, tiles.along, tiles.tiles, period,
+                N=count, OWN=own, NORMALISED=chosen, **tiles.blocks,
+            )  # fmt: skip
         kernels.norm_sum_merge_stats_kernel[(cdiv(channels, MERGE_CHANNELS), count)](
-            partial,
-            running_mean,
-            running_var,
-            mean,
-            var,
-            invstd,
-            eps,
-            channels,
-            batch,
-            positions,
-            tiles.along,
-            tiles.tiles,
-            values,
-            N=count,
-            NORMALISED=chosen,
-            BATCH=batch_statistics,
-            BLOCK_B=tiles.blocks["BLOCK_B"],
-            BLOCK_S=tiles.blocks["BLOCK_S"],
-            BLOCK_C=MERGE_CHANNELS,
-            BLOCK_T=MERGE_TILES,
-        )
-        tiles = Tiles.of(views, SUM_TILE)
-        kernels.norm_sum_fwd_kernel[(tiles.programs,)](
-            *views.candidates(count),
-            weight,
-            gamma,
-            beta,
-            mean,
-            invstd,
-            *views.one(count),
-            channels,
-            batch,
-            positions,
-            tiles.across,
-            tiles.along,
-            N=count,
-            **tiles.blocks,
-        )
-    return y, mean, var, invstd
+            partial, running_mean, running_var, *scaling, mean, var, invstd, vectors, eps, channels, batch, positions,
+            tiles.along, tiles.tiles, float(batch * positions), _groups(scaling[0]), period,
+            N=count, OWN=own, NORMALISED=chosen, BATCH=batch_statistics, BLOCK_B=tiles.blocks["BLOCK_B"],
+            BLOCK_S=tiles.blocks["BLOCK_S"], BLOCK_C=MERGE_CHANNELS, BLOCK_T=MERGE_TILES,
+        )  # fmt: skip
+    return mean, var, invstd, vectors
 
 
 def backward(
     grad: Tensor,
     zs: Sequence[Tensor],
-    weight: Tensor,
+    weight: Tensor | None,
     gamma: Tensor | None,
     beta: Tensor | None,
     mean: Tensor,
     invstd: Tensor,
     batch_statistics: bool,
     normalise: Sequence[bool],
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """What `operator.backward_op` returns; ValueError for CPU tensors outside the interpreter."""
+    d_zs: Sequence[Tensor] | None = None,
+) -> tuple[Sequence[Tensor], Tensor | None, Tensor, Tensor]:
+    """What `operator.backward_op` returns; ValueError for CPU tensors outside the interpreter.
+
+    Beyond the operator's: `weight` and `zs` as in `forward`; `d_zs`, of the zs' shapes, are filled if they are given.
+    """
     check_device(grad)
-    layout = memory_format(zs[0])
-    weight_dtype = weight.dtype
+    weight_like = weight
     weight, gamma, beta = _rows(weight, gamma, beta)
-    d_zs = [torch.empty_like(z, memory_format=layout) for z in zs]
-    # the gradients lie alike: one of them stands for all
-    views = Views.of([*zs, grad, d_zs[0]], layout)
-    count, (batch, channels, positions) = len(zs), views.shape
+    layout = memory_format(grad)
+    if d_zs is None:
+        d_zs = [torch.empty_like(z, memory_format=memory_format(zs[0])) for z in zs]
+        layout = memory_format(zs[0])
+    count, own, period = _shape_of(zs, grad.shape[1])
+    views = Views.of([grad, *zs, *d_zs], layout)
+    batch, channels, positions = views.shape
     through = flags(normalise) if batch_statistics else 0
     tiles = Tiles.of(views, REDUCE_TILE)
     partial = mean.new_empty((count + 1, channels, tiles.tiles))
@@ -126,56 +126,30 @@ def backward(
     vectors = mean.new_empty((4, count, channels))
     with torch.cuda.device_of(grad):
         kernels.norm_sum_bwd_reduce_kernel[(tiles.programs,)](
-            *views.one(count),
-            *views.candidates(count),
-            mean,
-            partial,
-            channels,
-            batch,
-            positions,
-            tiles.across,
-            tiles.along,
-            tiles.tiles,
-            N=count,
-            **tiles.blocks,
-        )
+            *views.one(0), *views.from_(1, count), mean, partial, channels, batch, positions,
+            tiles.across, tiles.along, tiles.tiles, period, N=count, OWN=own, **tiles.blocks,
+        )  # fmt: skip
         kernels.norm_sum_merge_grads_kernel[(cdiv(channels, MERGE_CHANNELS), count)](
-            partial,
-            weight,
-            gamma,
-            beta,
-            invstd,
-            d_gamma,
-            d_beta,
-            vectors,
-            channels,
-            tiles.tiles,
-            float(batch * positions),
-            N=count,
-            BATCH=through,
-            BLOCK_C=MERGE_CHANNELS,
-            BLOCK_T=MERGE_TILES,
-        )
+            partial, weight, gamma, beta, invstd, d_gamma, d_beta, vectors, channels, tiles.tiles,
+            float(batch * positions), _groups(weight), N=count, BATCH=through, BLOCK_C=MERGE_CHANNELS, BLOCK_T=MERGE_TILES,
+        )  # fmt: skip
         tiles = Tiles.of(views, SUM_TILE)
-        _, out_image, out_step = views.one(count + 1)
-        kernels.norm_sum_bwd_kernel[(tiles.programs,)](
-            *views.one(count),
-            *views.candidates(count),
-            mean,
-            vectors,
-            tuple(d_zs),
-            out_image,
-            out_step,
-            channels,
-            batch,
-            positions,
-            tiles.across,
-            tiles.along,
-            N=count,
-            BATCH=through,
-            **tiles.blocks,
-        )
-        d_weight = vectors[0].sum(1).to(weight_dtype)
+        given = (*views.one(0), *views.from_(1, count), mean, vectors)
+        if own:
+            kernels.norm_sum_bwd_kernel[(tiles.programs,)](
+                *given, *views.from_(1 + count, own), channels, batch, positions, tiles.across, tiles.along,
+                N=count, OWN=own, BATCH=through, **tiles.blocks,
+            )  # fmt: skip
+        if own < count:
+            tiles = Tiles.of(views, SUM_TILE, period)
+            kernels.norm_sum_bwd_shared_kernel[(tiles.programs,)](
+                *given, *views.from_(1 + count + own, count - own), channels, batch, positions, tiles.across, tiles.along,
+                period, N=count, OWN=own, BATCH=through, **tiles.blocks,
+            )  # fmt: skip
+    d_weight = None
+    if weight_like is not None:
+        of_groups = vectors[0].view(*weight_like.shape, -1).sum(-1)
+        d_weight = of_groups.to(weight_like.dtype)
     return d_zs, d_weight, d_gamma, d_beta
 
 
@@ -190,9 +164,24 @@ def flags(normalise: Sequence[bool]) -> int:
     return sum(1 << n for n, flag in enumerate(normalise) if flag)
 
 
+def _shape_of(zs: Sequence[Tensor], channels: int) -> tuple[int, int, int]:
+    """N, how many of them come first and have all channels, and the channels of the shared ones."""
+    own = sum(z.shape[1] == channels for z in zs)
+    period = zs[-1].shape[1]
+    assert all(z.shape[1] == channels for z in zs[:own]) and all(z.shape[1] == period for z in zs[own:])
+    return len(zs), own, period
+
+
+def _groups(weight: Tensor | None) -> int:
+    return weight.shape[1] if weight is not None and weight.dim() == 2 else 1
+
+
 @dataclass(frozen=True)
 class Views:
-    """Tensors [B, C, S], the step from image to image and the layout's own (see `kernels._offsets`) of each."""
+    """Tensors [B, C, S], the step from image to image and the layout's own (see `kernels._offsets`) of each.
+
+    The first says how many channels there are; others may have fewer.
+    """
 
     tensors: tuple[Tensor, ...]
     images: tuple[int, ...]
@@ -213,9 +202,10 @@ class Views:
             batch, positions = 1, batch * positions
         return cls(tensors, images, steps, (batch, channels, positions), last)
 
-    def candidates(self, count: int) -> tuple[tuple, tuple, tuple]:
-        """The first `count` tensors, their images and their steps."""
-        return self.tensors[:count], self.images[:count], self.steps[:count]
+    def from_(self, first: int, count: int | None = None) -> tuple[tuple, tuple, tuple]:
+        """Tensors from the first one on, all or `count`, their images and their steps."""
+        part = slice(first, None if count is None else first + count)
+        return self.tensors[part], self.images[part], self.steps[part]
 
     def one(self, at: int) -> tuple[Tensor, int, int]:
         """One tensor, its image and its step."""
@@ -232,9 +222,10 @@ class Tiles:
     blocks: dict[str, int | bool]
 
     @classmethod
-    def of(cls, views: Views, values: int) -> "Tiles":
-        """Tiles of about `values` values."""
-        batch, channels, positions = views.shape
+    def of(cls, views: Views, values: int, channels: int | None = None) -> "Tiles":
+        """Tiles of about `values` values, of the views' channels or of the first `channels`."""
+        batch, all_channels, positions = views.shape
+        channels = channels or all_channels
         block_c = min(next_power_of_2(channels), LAST_CHANNELS) if views.last else 1
         block_s = min(next_power_of_2(positions), values // block_c)
         block_b = min(next_power_of_2(batch), values // (block_c * block_s))

@@ -10,7 +10,7 @@ from torch import nn
 from backbones import CellNet
 from search.cost import bytes_kept
 from search.supernet import ArchParams, Relax, Softmax, building, record, suspended_statistics
-from search.supernet.candidates import Chain, Dense, Other, Pool, Same, kind_of
+from search.supernet.candidates import Chain, Dense, Halves, Other, Pool, Same, kind_of
 
 
 def pair(dtype=torch.float64, *, edge_logits, memory="fast", **settings):
@@ -186,7 +186,7 @@ def test_kinds():
         assert kinds["none"] is None and isinstance(kinds["skip_connect"], Same)
         assert all(isinstance(kinds[f"{name}_pool_3x3"], Pool) for name in ("max", "avg"))
         assert [len(kinds[f"{name}_conv_{k}"].parts) for name in ("sep", "dil") for k in ("3x3", "5x5")] == [2, 2, 1, 1]
-        assert isinstance(kind_of(darts_candidates(affine)["skip_connect"](4, 2)), Other)
+        assert isinstance(kind_of(darts_candidates(affine)["skip_connect"](4, 2)), Halves)
     full = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False), nn.BatchNorm2d(4))
     assert isinstance(kind_of(full), Dense)
     wide = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4))

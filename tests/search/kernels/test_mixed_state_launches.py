@@ -1,0 +1,60 @@
+"""What a state's mixed operations launch, compiled for GPUs that needn't be there."""
+
+from functools import cache
+from unittest import mock
+
+import pytest
+import torch
+
+from search.kernels.depthwise_bank import launch as bank
+from search.kernels.mixed_state import Structure, passes
+from search.kernels.norm_sum import launch as sums
+from tests.search.kernels.kernel_testing import ARCHITECTURES, compile_launches
+
+# the DARTS space's candidates for four nodes, and a chain of 7x7 ones
+DARTS = Structure(4, (2, 2, 1, 1), (3, 5, 3, 5, 3, 5), (1, 1, 2, 2, 1, 1), 1, True, True, True, True, 0)
+WIDE = Structure(2, (3,), (7, 7, 7), (1, 1, 2), 2, False, False, False, False, 1)
+
+
+def launches() -> None:
+    """Forward and backward, for `compile_launches`."""
+    with mock.patch.object(bank, "check_device"), mock.patch.object(sums, "check_device"):
+        for structure, dtype in ((DARTS, torch.float32), (WIDE, torch.bfloat16)):
+            x, channels = torch.empty((2, 16, 32, 32), dtype=dtype), 16
+            weights = torch.empty(structure.weights(channels), dtype=dtype)
+            rows = structure.targets * channels
+            gates = torch.empty(len(structure.normalise()), structure.targets)
+            side = 32 // structure.stride
+            others = [torch.empty((2, rows, side, side), dtype=dtype)] * structure.others
+            inner = sum(len(step.sizes) * rows for step in list(structure.steps(channels))[1:])
+            vectors = [torch.empty(len(gates), rows), torch.empty(len(gates), rows), torch.empty(inner), torch.empty(inner)]
+            given = (x, weights, structure, gates, *(vectors if structure is WIDE else [None] * 4), others)
+            y, kept = passes.forward(*given, 1e-5)
+            passes.backward(y, *given, kept, True)
+
+
+# kernel -> registers a thread and bytes of shared memory, at most, on any architecture
+RESOURCES = {"step_forward_kernel": (255, 0), "step_backward_kernel": (255, 0)}
+
+
+@cache
+def compiled() -> list[dict]:
+    """All architectures in one process: starting it takes as long as compiling."""
+    return compile_launches(f"{__name__}:launches")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_without_spills(architecture):
+    rows = [row for row in compiled() if row["arch"] == architecture]
+    assert {row["kernel"] for row in rows} > set(RESOURCES)
+    for row in rows:
+        registers, shared = RESOURCES.get(row["kernel"], (255, 2**20))
+        assert row["registers"] <= registers and row["shared"] <= shared and row["stack"] == 0, row
+
+
+def test_a_dozen_launches_forward():
+    names = [row["kernel"] for row in compiled() if row["arch"] == 90]
+    forward = names[: names.index("norm_sum_bwd_reduce_kernel")]
+    statistics = ["norm_sum_stats_kernel", "norm_sum_merge_stats_kernel"]
+    # two matrix products beside them
+    assert forward == ["bank_forward_kernel", *statistics, "step_forward_kernel", *statistics, "norm_sum_fwd_kernel"]
