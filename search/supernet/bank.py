@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separable
+from search.kernels.pool_3x3 import avg_pool_3x3, max_pool_3x3
+from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separables
 from search.supernet.candidates import Chain, Dense, Geometry, Halves, Kind, Pool, Same
 from search.supernet.norms import Norms
 
@@ -79,13 +80,23 @@ class Chains:
         return self._maps(x)
 
     def _maps(self, x: Tensor) -> Tensor:
-        return self.rest(relu_separable(x, *self.weights[0], *self.geometries[0]))
+        return self.rest(relu_separables(x, self.weights[:1], self.geometries[:1])[0])
 
     def rest(self, z: Tensor) -> Tensor:
         """From the first step's map to what the last norm reads."""
         for weights, (_, padding, dilation), norm in zip(self.weights[1:], self.geometries[1:], self.norms, strict=False):
             z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments())
         return z
+
+
+def maps_of(jobs: Sequence[Normed], x: Tensor) -> list[Tensor]:
+    """Each job's maps; chains that recompute nothing share their first step's ReLU."""
+    together = [job for job in jobs if isinstance(job, Chains) and not (job.recompute and len(job.weights) > 1)]
+    if not together:
+        return [job.maps(x) for job in jobs]
+    firsts = relu_separables(x, [job.weights[0] for job in together], [job.geometries[0] for job in together])
+    made = {id(job): job.rest(z) for job, z in zip(together, firsts, strict=True)}
+    return [made[id(job)] if id(job) in made else job.maps(x) for job in jobs]
 
 
 @dataclass
@@ -131,7 +142,7 @@ class Pools:
 
     def maps(self, x: Tensor) -> Tensor:
         """See `Normed`."""
-        return self.pool(x).repeat(1, len(self.targets), 1, 1)
+        return pooled(self.pool, x).repeat(1, len(self.targets), 1, 1)
 
 
 @dataclass
@@ -146,10 +157,7 @@ class Shared:
 
     def map(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, C, H', W']."""
-        return self.normalised(x if self.pool is None else self.pool(x))
-
-    def normalised(self, y: Tensor) -> Tensor:
-        """From the pooling's map to this job's."""
+        y = x if self.pool is None else pooled(self.pool, x)
         if not self.norms:
             return y
         # with momentum one the "running" statistics become the batch's own
@@ -192,6 +200,30 @@ def _set_modes(modes: list[tuple[nn.Module, dict[str, bool]]]) -> None:
 
 
 Job = Chains | Denses | Reductions | Pools | Shared
+
+
+def pooled(pool: nn.Module, x: Tensor) -> Tensor:
+    """What the module makes of x."""
+    name = pool_name(pool)
+    if name is None or x.device.type != "cpu":
+        return pool(x)
+    stride = _pair(pool.stride)[0]
+    return max_pool_3x3(x, stride) if name == "max" else avg_pool_3x3(x, stride)
+
+
+def pool_name(pool: nn.Module) -> str | None:
+    """'max' or 'avg' for a 3x3 pool with padding 1 whose average counts the pixels inside the image, else None."""
+    if _pair(pool.kernel_size) != (3, 3) or _pair(pool.padding) != (1, 1) or pool.ceil_mode:
+        return None
+    if len(set(_pair(pool.stride))) > 1:
+        return None
+    if isinstance(pool, nn.MaxPool2d):
+        return "max" if _pair(pool.dilation) == (1, 1) and not pool.return_indices else None
+    return "avg" if not pool.count_include_pad and pool.divisor_override is None else None
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def shared_norm(pool: Pool) -> bool:

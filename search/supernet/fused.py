@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from search.kernels.mixed_state import Structure, mixed_state
-from search.supernet.bank import Alike, Normed, chain_norms, job_of, shared_norm, weights_of
+from search.supernet.bank import Alike, Normed, chain_norms, job_of, pool_name, shared_norm, weights_of
 from search.supernet.batched import BatchedPlan
 from search.supernet.candidates import Chain, Dense, Halves, Pool, Same
 from search.supernet.graph import Fuse
@@ -217,18 +217,8 @@ def _norms_of(alike: Alike) -> list[nn.BatchNorm2d]:
 
 
 def _pool_name(alike: Alike) -> str | None:
-    """The operation's name of a 3x3 pool with padding 1, whose average counts the pixels inside the image."""
-    pool = alike.kinds[0].pool if isinstance(alike.kinds[0], Pool) else None
-    if pool is None or _pair(pool.kernel_size) != (3, 3) or _pair(pool.padding) != (1, 1) or pool.ceil_mode:
-        return None
-    if isinstance(pool, nn.MaxPool2d):
-        return "max" if _pair(pool.dilation) == (1, 1) and not pool.return_indices else None
-    return "avg" if not pool.count_include_pad and pool.divisor_override is None else None
+    return pool_name(alike.kinds[0].pool) if isinstance(alike.kinds[0], Pool) else None
 
 
 def _stride(pool: nn.Module) -> int:
-    return _pair(pool.stride)[0]
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return pool.stride if isinstance(pool.stride, int) else pool.stride[0]

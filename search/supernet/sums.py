@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from search.kernels.norm_sum import norm_sum
-from search.supernet.bank import Chains, Job, Normed, Shared, Single
+from search.supernet.bank import Chains, Job, Normed, Shared, Single, maps_of
 from search.supernet.norms import Moves
 
 
@@ -65,7 +65,7 @@ class NormedSum(_Sum):
     def __call__(self, x: Tensor) -> Tensor:
         """See `Sum`."""
         x = x.contiguous()
-        zs = [job.maps(x) for job in self.jobs]
+        zs = maps_of(self.jobs, x)
         norms = [job.norm for job in self.jobs]
         first, channels = norms[0], zs[0].shape[1]
         weights = None

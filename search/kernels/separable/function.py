@@ -7,6 +7,8 @@ the bytes of one map for each norm. Differentiable once: second-order gradients 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +23,15 @@ _batch_norm_backward = torch.ops.aten.native_batch_norm_backward
 
 def relu_separable(x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
     """As `relu_separable_reference`: x [B, C, H, W], depthwise [T, C, k, k], pointwise [T, O, C] -> [B, T*O, H', W']."""
-    return _ReluSeparable.apply(*_for_autocast(x, depthwise, pointwise), stride, padding, dilation)
+    return relu_separables(x, [(depthwise, pointwise)], [(stride, padding, dilation)])[0]
+
+
+def relu_separables(
+    x: Tensor, weights: Sequence[tuple[Tensor, Tensor]], geometries: Sequence[tuple[int, int, int]]
+) -> tuple[Tensor, ...]:
+    """Several `relu_separable` of one x and equally many targets, which share ReLU and the copies of its result."""
+    flat = [tensor for pair in weights for tensor in pair]
+    return _ReluSeparables.apply(*_for_autocast(x, *flat), tuple(geometries))
 
 
 def norm_relu_separable(
@@ -77,31 +87,36 @@ class _ReluConvolution(torch.autograd.Function):
         return by_x, by_kernel, None, None, None
 
 
-class _ReluSeparable(torch.autograd.Function):
+class _ReluSeparables(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, depthwise: Tensor, pointwise: Tensor, stride: int, padding: int, dilation: int
-    ) -> Tensor:
-        ctx.save_for_backward(x, depthwise, pointwise)
-        ctx.geometry = stride, padding, dilation
-        return _mixed(pointwise, _own(_repeated(F.relu(x), len(depthwise)), depthwise, stride, padding, dilation))
+    def forward(ctx: FunctionCtx, x: Tensor, *rest) -> tuple[Tensor, ...]:
+        *weights, geometries = rest
+        ctx.save_for_backward(x, *weights)
+        ctx.geometries = geometries
+        wide = _repeated(F.relu(x), len(weights[0]))
+        pairs = zip(weights[::2], weights[1::2], geometries, strict=True)
+        return tuple(_mixed(pointwise, _own(wide, depthwise, *geometry)) for depthwise, pointwise, geometry in pairs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, depthwise, pointwise = ctx.saved_tensors
-        geometry = ctx.geometry
-        targets = len(depthwise)
-        wide = by_pointwise = by_depthwise = None
-        if asked_for(ctx, 1, 2):
-            wide = _repeated(F.relu(x), targets)
-            by_pointwise = _by_pointwise(grad, pointwise, _own(wide, depthwise, *geometry))
-        by_d = _mixed_backward(grad, pointwise)
-        flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
-        by_r = by_input(by_d, x, flat, *geometry)
-        if wide is not None:
-            by_depthwise = by_weight(by_d, wide, flat, *geometry).view(depthwise.shape)
-        return torch.ops.aten.threshold_backward(by_r, x, 0), by_depthwise, by_pointwise, None, None, None
+    def backward(ctx, *grads: Tensor):
+        x, *weights = ctx.saved_tensors
+        # asked of all at once: they are parts of one tensor
+        asked = asked_for(ctx, *range(1, 1 + len(weights)))
+        wide = _repeated(F.relu(x), len(weights[0])) if asked else None
+        found: list[Tensor | None] = []
+        by_r = None
+        for grad, depthwise, pointwise, geometry in zip(grads, weights[::2], weights[1::2], ctx.geometries, strict=True):
+            by_d = _mixed_backward(grad, pointwise)
+            flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
+            if wide is None:
+                found += [None, None]
+            else:
+                by_pointwise = _by_pointwise(grad, pointwise, _own(wide, depthwise, *geometry))
+                found += [by_weight(by_d, wide, flat, *geometry).view(depthwise.shape), by_pointwise]
+            own = by_input(by_d, x, flat, *geometry)
+            by_r = own if by_r is None else by_r.add_(own)
+        return torch.ops.aten.threshold_backward(by_r, x, 0), *found, None
 
 
 class _NormReluSeparable(torch.autograd.Function):
