@@ -8,7 +8,7 @@ Shapes: B batch, C channels, H and W size, H' = ceil(H / stride), W' = ceil(W / 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,26 +74,36 @@ class _AvgPool(torch.autograd.Function):
         return torch.ops.aten.avg_pool2d_backward(grad.contiguous(), like, *pool), None
 
 
-def _largest(x: Tensor, stride: int, places: bool) -> tuple[Tensor, Tensor]:
+def _largest(x: Tensor, stride: int, places: bool) -> tuple[Tensor, Tensor | None]:
     """Maxima [B, C, H', W'], and where they are, if asked for: relative to the window's middle, in rows of W.
 
     Planes with their padding are one row of numbers, so that every pass is over memory as it lies; what is computed across
     the ends of rows is cut off at last.
     """
     (b, c, h, w), wide = x.shape, x.shape[3] + 2
-    frame = F.pad(x, (1, 1, 1, 1), value=float("-inf"))
+    planes, plane = b * c, (h + 2) * wide
+    frame = F.pad(x, (1, 1, 1, 1), value=float("-inf")).view(-1)
     dtype = None if not places else torch.int16 if w < 2**14 else torch.int32
-    best, place = _of_three(frame.view(-1), None, 1, 1, dtype)
-    best, place = _of_three(best, place, wide, w, dtype)
-    # what is missing at the end belongs to no window
-    size = (b, c, (h + stride - 1) // stride, (w + stride - 1) // stride)
-    strides = ((h + 2) * wide * c, (h + 2) * wide, stride * wide, stride)
+    # what lies outside never wins, also not over other -inf: in the first and the last column, then row, of each plane
+    columns = _Border((planes * (h + 2),), (wide,), w - 1)
+    best, place = _of_three(frame, None, 1, 1, columns, dtype)
+    rows = _Border((planes, w), (plane, 1), (h - 1) * wide)
+    best, place = _of_three(best, place, wide, w, rows, dtype)
+    size, strides = (b, c, (h + stride - 1) // stride, (w + stride - 1) // stride), (c * plane, plane, stride * wide, stride)
     y = best.as_strided(size, strides).contiguous()
-    return y, place.as_strided(size, strides).contiguous() if place is not None else y
+    return y, place.as_strided(size, strides).contiguous() if place is not None else None
+
+
+class _Border(NamedTuple):
+    """Where in a row of numbers the first windows of planes lie, and from there the last ones."""
+
+    size: tuple[int, ...]
+    strides: tuple[int, ...]
+    last: int
 
 
 def _of_three(
-    x: Tensor, place: Tensor | None, apart: int, step: int, dtype: torch.dtype | None
+    x: Tensor, place: Tensor | None, apart: int, step: int, border: _Border, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor | None]:
     """The largest of x[i], x[i + apart], x[i + 2 * apart], and its place: -step, 0 or step more than its own.
 
@@ -105,11 +115,11 @@ def _of_three(
     if dtype is None:
         return torch.maximum(best, parts[2], out=best), None
     second, third = _later(parts[0], parts[1]), _later(best, parts[2])
+    second.as_strided(border.size, border.strides).fill_(1)
+    third.as_strided(border.size, border.strides, border.last).fill_(0)
     torch.maximum(best, parts[2], out=best)
     if place is None:
-        # of the first three columns: 0, 1 or 2, then about the middle
-        place = torch.maximum(second, third * 2).to(dtype).sub_(1)
-        return best, place
+        return best, torch.maximum(second, third * 2).to(dtype).sub_(1)
     own = [place[i * apart : i * apart + count] for i in range(3)]
     # torch.where mispredicts its branches on CPU: arithmetic takes a tenth of its time
     of_two = (own[1] + step - own[0]).mul_(second).add_(own[0]).sub_(step)
