@@ -1,9 +1,11 @@
 """A search step of ours beside the one of a public project: time, bytes kept for backward, launches, peak memory.
 
 python tools/bench_step.py --pc-darts DIR [--darts DIR] [--executions reference batched/fast ...] [--pairs 5] [--json F]
+python tools/bench_step.py --auto-deeplab DIR --channels 8 --layers 12 --batch-size 2 --image 128 [--partial 4] ...
 
-DIR is a checkout of yuhuixu1993/PC-DARTS (K=4) or quark0/darts (K=1). Before anything is measured, their search network and
-ours must make the same gradients of the same weights. A step is first order: a step of the logits, then one of the weights.
+DIR is a checkout of yuhuixu1993/PC-DARTS (K=4), quark0/darts (K=1) or NoamRosenberg/autodeeplab (K=1; its C is F). Before
+anything is measured, the first two's search network and ours must make the same gradients of the same weights; the third's has
+other inputs of cells, so ours is the paper's. A step is first order: a step of the logits, then one of the weights.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pc-darts", metavar="DIR", help="checkout of yuhuixu1993/PC-DARTS")
     parser.add_argument("--darts", metavar="DIR", help="checkout of quark0/darts")
+    parser.add_argument("--auto-deeplab", metavar="DIR", help="checkout of NoamRosenberg/autodeeplab")
+    parser.add_argument("--partial", type=int, metavar="K", help="partial channels of ours, by default the project's")
     parser.add_argument("--executions", nargs="+", metavar="NAME", help="reference, batched/fast, ...; by default all that run")
     parser.add_argument("--pairs", type=int, default=5, help="rounds (default 5)")
     parser.add_argument("--channels", type=int, default=16, help="C (default 16)")
@@ -82,11 +86,14 @@ def run(args: argparse.Namespace) -> int:
     from search.engine.errors import UserError, whole_number
     from search.engine.peer_step import PEERS
 
-    for name in (*SIZES, "pairs", "threads"):
+    for name in (*SIZES, "pairs", "threads", *(["partial"] if args.partial is not None else [])):
         whole_number(f"--{name.replace('_', '-')}", getattr(args, name), {"pairs": 2, "layers": 3}.get(name, 1))
     given = [peer for peer in PEERS if getattr(args, peer)]
+    if any(PEERS[peer].segments for peer in given):
+        # it brings mmseg, which takes seconds
+        import tasks.segmentation  # noqa: F401
     if not given:
-        raise UserError("no project to stand beside: give --pc-darts or --darts, the folder of a checkout")
+        raise UserError("no project to stand beside: give --pc-darts, --darts or --auto-deeplab, the folder of a checkout")
     bench.check_writable(args.json)
     device = bench.device_of(args.device)
     before = torch.get_num_threads()
@@ -122,7 +129,7 @@ def variants(args: argparse.Namespace, peer: str, device: torch.device, names: S
         if execution is None:
             made[name] = their_variant(project, getattr(args, peer), args.channels, args.layers, device)
         else:
-            made[name] = our_variant(project, args.channels, args.layers, *execution, device)
+            made[name] = our_variant(project, args.channels, args.layers, args.partial or project.partial, *execution, device)
     return made
 
 
@@ -135,6 +142,7 @@ def measure(args: argparse.Namespace, peer: str, device: torch.device) -> dict[s
     from search.supernet import triton_launches
 
     project = PEERS[peer].name
+    alike = not PEERS[peer].segments and args.partial in (None, PEERS[peer].partial)
     asked = None if args.executions is None else [project, *args.executions]
     made = variants(args, peer, device, asked)
     batch = batch_of(args, args.batch_size, device)
@@ -143,7 +151,7 @@ def measure(args: argparse.Namespace, peer: str, device: torch.device) -> dict[s
         found[name] = {"parameters": variant.parameters}
         # in the interpreter its kernels' tests stand for them
         dry = name.startswith("triton") and device.type == "cpu"
-        if name != project and device.type != "meta" and not dry:
+        if alike and name != project and device.type != "meta" and not dry:
             few = batch_of(args, min(8, args.batch_size), device)
             found[name]["gradient_difference"] = made_equal(variant, made[project], *few)
         with triton_launches(lambda *_: None, dry=True) if dry else nullcontext():
@@ -195,7 +203,8 @@ def allocated_growth(variant: Variant, batch: tuple[Tensor, Tensor]) -> int:
 
 def peak_of_process(args: argparse.Namespace, peer: str, name: str) -> int:
     """`resident_growth` of a process of its own."""
-    options = [f"--{option.replace('_', '-')}={getattr(args, option)}" for option in (peer, *SIZES, "threads")]
+    asked = (peer, *SIZES, "threads", *(["partial"] if args.partial else []))
+    options = [f"--{option.replace('_', '-')}={getattr(args, option)}" for option in asked]
     command = [sys.executable, __file__, "--device=cpu", f"--peak-of={name}", *options]
     done = subprocess.run(command, env={**os.environ, **MALLOC}, stdout=subprocess.PIPE, text=True, check=True)
     return int(json.loads(done.stdout.splitlines()[-1]))

@@ -1,8 +1,9 @@
-"""The search networks of PC-DARTS and DARTS as their authors' code builds them, and ours, under the same step.
+"""The search networks of PC-DARTS, DARTS and an Auto-DeepLab as their projects' code builds them, and ours, under the same step.
 
-Codes: yuhuixu1993/PC-DARTS at b74702f and quark0/darts at f276dd3, from a checkout that the user has; nothing of them is here.
-Theirs were written for CUDA and a torch of 2018: their modules are imported as they are, with `Tensor.cuda` meaning the device
-that is asked for.
+Codes: yuhuixu1993/PC-DARTS at b74702f, quark0/darts at f276dd3 and NoamRosenberg/autodeeplab (the search network that users of
+Auto-DeepLab have), from a checkout that the user has; nothing of them is here. They were written for CUDA and a torch of 2018:
+their modules are imported as they are, with `Tensor.cuda` meaning the device that is asked for. The third takes in-place norms
+from a CUDA extension, but on Windows batch norm and ReLU, which it is made to take here: it is told that this is Windows.
 
 A step is first order, as in their train_search.py: loss, backward and an Adam step of the logits, then loss, backward and an
 SGD step of the weights. Both backwards make the gradients of weights and logits, in their code and here.
@@ -11,6 +12,7 @@ SGD step of the weights. Both backwards make the gradients of weights and logits
 from __future__ import annotations
 
 import importlib
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,22 +29,26 @@ from search.registry import MODELS
 from search.supernet import ArchParams, Relax, Softmax, building, record
 
 CLASSES = 10
-# the file of both projects that holds the search network
-MODULE = "model_search"
 # largest relative RMS difference of float32 gradients that is rounding
 ROUNDING = 1e-2
 
 
 class Peer(NamedTuple):
-    """A project: its name, the folder of its model_search.py, K, and whether it weights edges."""
+    """A project: its name, folder and file of its search network, K, whether it weights edges, and whether it segments."""
 
     name: str
     folder: str
+    module: str
     partial: int
     edges: bool
+    segments: bool = False
 
 
-PEERS = {"pc_darts": Peer("PC-DARTS", ".", 4, True), "darts": Peer("DARTS", "cnn", 1, False)}
+PEERS = {
+    "pc_darts": Peer("PC-DARTS", ".", "model_search", 4, True),
+    "darts": Peer("DARTS", "cnn", "model_search", 1, False),
+    "auto_deeplab": Peer("Auto-DeepLab", ".", "auto_deeplab", 1, False, segments=True),
+}
 
 
 @dataclass
@@ -57,8 +63,10 @@ class Variant:
     loss: Callable[[Tensor, Tensor], Tensor]
 
     def __post_init__(self) -> None:
-        weights = list(self.network.parameters())
         logits = list(self.logits.values() if isinstance(self.logits, Mapping) else self.logits)
+        # one project's logits are parameters of its network
+        weights = [p for p in self.network.parameters() if all(p is not logit for logit in logits)]
+        self.weights = weights
         self.sgd = torch.optim.SGD(weights, lr=0.025, momentum=0.9, weight_decay=3e-4)
         self.adam = torch.optim.Adam(logits, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
         self.own = [*weights, *self.network.buffers(), *logits]
@@ -66,7 +74,7 @@ class Variant:
     @property
     def parameters(self) -> int:
         """How many weights there are, logits not counted."""
-        return sum(p.numel() for p in self.network.parameters())
+        return sum(p.numel() for p in self.weights)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """A step of the logits, then one of the weights."""
@@ -89,42 +97,75 @@ class Variant:
 
 
 def their_variant(peer: Peer, folder: str, channels: int, layers: int, device: torch.device) -> Variant:
-    """The project's network, as its model_search.py builds it. Raises UserError for a folder without that file."""
+    """The project's network, as its own file builds it. Raises UserError for a folder without that file."""
     places = (Path(folder), Path(folder) / peer.folder)
-    place = next((place for place in places if (place / f"{MODULE}.py").is_file()), None)
+    place = next((place for place in places if (place / f"{peer.module}.py").is_file()), None)
     if place is None:
-        raise UserError(f"{folder} holds no {MODULE}.py of {peer.name}: give the folder of a checkout")
+        raise UserError(f"{folder} holds no {peer.module}.py of {peer.name}: give the folder of a checkout")
     # its modules are known by their names only here: both projects have the same
-    names = {file.stem for file in place.glob("*.py")}
-    others = {name: module for name, module in sys.modules.items() if name not in names}
+    names = {path.stem for path in place.iterdir()}
+    others = {name: module for name, module in sys.modules.items() if name.partition(".")[0] not in names}
+    to_device = mock.patch.object(Tensor, "cuda", lambda self: self.to(device))
     with (
         mock.patch.dict(sys.modules, others, clear=True),
         mock.patch.object(sys, "path", [str(place), *sys.path]),
-        mock.patch.object(Tensor, "cuda", lambda self: self.to(device)),
+        mock.patch.object(platform, "system", (lambda: "Windows") if peer.segments else platform.system),
+        to_device,
     ):
-        module = importlib.import_module(MODULE)
-        network = module.Network(channels, CLASSES, layers, nn.CrossEntropyLoss())
-    return Variant(network.to(device).train(), network.arch_parameters(), network._loss)
+        module = importlib.import_module(peer.module)
+        criterion = nn.CrossEntropyLoss()
+        if peer.segments:
+            network = module.AutoDeeplab(CLASSES, layers, criterion, filter_multiplier=channels)
+        else:
+            network = module.Network(channels, CLASSES, layers, criterion)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        with to_device:
+            return network._loss(images, _painted(images, labels) if peer.segments else labels)
+
+    return Variant(network.to(device).train(), network.arch_parameters(), loss)
 
 
-def our_variant(peer: Peer, channels: int, layers: int, plan: str, memory: str, device: torch.device) -> Variant:
-    """Our `CellNet` (backbones must be imported) with the same head."""
-    options = dict(channels=channels, layers=layers, affine=False, partial=peer.partial, plan=plan, memory=memory)
+def _painted(images: Tensor, labels: Tensor) -> Tensor:
+    """A label for each pixel, that of its image: [B, H, W]."""
+    return labels[:, None, None].expand(-1, *images.shape[2:])
+
+
+def our_variant(peer: Peer, channels: int, layers: int, partial: int, plan: str, memory: str, device: torch.device) -> Variant:
+    """Our `CellNet` with the same head, or our `AutoDeepLab` with the paper's (backbones and heads must be imported)."""
+    options = dict(layers=layers, affine=False, partial=partial, plan=plan, memory=memory)
+    if peer.segments:
+        options |= dict(type="search.AutoDeepLab", filters=channels, atrous="depthwise")
+    else:
+        options |= dict(type="search.CellNet", channels=channels)
 
     def build() -> nn.Module:
-        return MODELS.build(dict(type="search.CellNet", **options))
+        return MODELS.build(options)
 
     params = ArchParams(record(build).space, edge_logits=peer.edges).to(device)
     with building(Relax(params)):
         backbone = build()
-    network = nn.ModuleList([backbone, nn.Linear(backbone.out_channels[-1], CLASSES)]).to(device).train()
+    if peer.segments:
+        settings = dict(
+            in_channels=list(backbone.out_channels), num_classes=CLASSES, norm_cfg=dict(type="BN"), align_corners=True
+        )
+        head = MODELS.build(dict(type="search.AutoDeepLabSearchHead", **settings))
+    else:
+        head = nn.Linear(backbone.out_channels[-1], CLASSES)
+    network = nn.ModuleList([backbone, head]).to(device).train()
+
+    def segmentation_loss(images: Tensor, labels: Tensor) -> Tensor:
+        with params.gated(Softmax()):
+            logits = head(backbone(images))
+        logits = F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=True)
+        return F.cross_entropy(logits, _painted(images, labels))
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with params.gated(Softmax()):
             (features,) = network[0](images)
         return F.cross_entropy(network[1](F.adaptive_avg_pool2d(features, 1).flatten(1)), labels)
 
-    return Variant(network, params.logits, loss)
+    return Variant(network, params.logits, segmentation_loss if peer.segments else loss)
 
 
 def made_equal(ours: Variant, theirs: Variant, images: Tensor, labels: Tensor) -> float:
