@@ -1,4 +1,4 @@
-"""The search networks of PC-DARTS, DARTS and an Auto-DeepLab as their projects' code builds them, and ours, under the same step.
+"""Search networks of PC-DARTS, DARTS and an Auto-DeepLab as their projects' code builds them, and ours, in the same step.
 
 Codes: yuhuixu1993/PC-DARTS at b74702f, quark0/darts at f276dd3 and NoamRosenberg/autodeeplab (the search network that users of
 Auto-DeepLab have), from a checkout that the user has; nothing of them is here. They were written for CUDA and a torch of 2018:

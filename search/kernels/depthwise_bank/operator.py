@@ -28,7 +28,6 @@ def depthwise_bank(
     pools: Sequence[str] = ("max", "avg"),
     relu: bool = True,
     *,
-    joined: bool = False,
     triton: bool | None = None,
 ) -> tuple[list[Tensor], list[Tensor]]:
     """All depthwise candidates of all targets, and both pools, from one read of x.
@@ -41,13 +40,11 @@ def depthwise_bank(
     - pools: some of 'max' and 'avg', of size 3x3 and padding 1, over x itself, not ReLU(x): the maximum by torch's rule (the
       first in row-major order, or the last NaN; padding is -inf), the average over the pixels inside the image.
     - relu: whether the convolutions see ReLU(x) or x.
-    - joined: one tensor instead of M, for one grouped convolution over all candidates to read without a copy.
     - triton: True runs the kernels (CUDA, or CPU tensors under TRITON_INTERPRET=1), False plain PyTorch; None takes the
       kernels where they can run: float32, bfloat16 or float16 on CUDA with triton installed.
 
     Returns (convs, pooled) in x's dtype and layout, summed in float32 and rounded once. convs: M tensors [B, T_m * C, H', W'],
-    channel t * C + c of target t and input channel c; joined, one tensor [B, sum_m T_m * C, H', W'] with the channels of one
-    candidate after those of another. pooled: [B, C, H', W'] for each name in `pools`, in their order.
+    channel t * C + c of target t and input channel c. pooled: [B, C, H', W'] for each name in `pools`, in their order.
 
     Gradients: x (one pass for everything) and weights (skipped where none is asked for); the same bits in every run. Kept for
     backward: x, and a byte for each value of the max pool. The kernels can be differentiated once: exact second order (not the
@@ -59,13 +56,13 @@ def depthwise_bank(
     with torch.autocast(x.device.type, enabled=False):
         if not (_HAS_TRITON and x.is_cuda and x.dtype in _DTYPES if triton is None else triton):
             convs, pooled = depthwise_bank_reference(x, weights, dilations, stride, pools, relu)
-            return [torch.cat(convs, dim=1)] if joined and convs else convs, pooled
+            return convs, pooled
         if not _HAS_TRITON:
             raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
         if x.dtype not in _DTYPES:
             raise ValueError(f"the Triton kernels take float32, bfloat16 and float16, not {x.dtype}: pass triton=None.")
-        made = forward_op(x, weights, dilations, stride, relu, "max" in pools, "avg" in pools, joined)
-    count = _count_convs(weights, joined)
+        made = forward_op(x, weights, dilations, stride, relu, "max" in pools, "avg" in pools)
+    count = len(weights)
     names = [name for name in ("max", "avg") if name in pools]
     return made[:count], [made[count + names.index(name)] for name in pools]
 
@@ -79,29 +76,25 @@ def forward_op(
     relu: bool,
     max_pool: bool,
     avg_pool: bool,
-    joined: bool,
 ) -> list[Tensor]:
-    """Convolutions (M or, joined, one), then the max pool, the average pool and the max pool's positions, if any.
+    """M convolutions, then the max pool, the average pool and the max pool's positions, if any.
 
     Positions are uint8 [B, C, H', W']: the row-major number, 0 to 8, of the maximum in its window, padding counted.
     """
     # imported where it runs: the package works without triton
     from search.kernels.depthwise_bank import launch
 
-    made = _outputs(x, weights, dilations, stride, relu, max_pool, avg_pool, joined)
-    count = _count_convs(weights, joined)
+    made = _outputs(x, weights, dilations, stride, relu, max_pool, avg_pool)
+    count = len(weights)
     rest = iter(made[count:])
     pooled = [next(rest) if asked else None for asked in (max_pool, avg_pool, max_pool)]
-    convs = _candidates(x, weights, made[:count])
-    launch.forward(x, weights, dilations, stride, relu, convs, pooled[0], pooled[2], pooled[1])
+    launch.forward(x, weights, dilations, stride, relu, made[:count], pooled[0], pooled[2], pooled[1])
     return made
 
 
 @forward_op.register_fake
-def _outputs(x, weights, dilations, stride, relu, max_pool, avg_pool, joined):
+def _outputs(x, weights, dilations, stride, relu, max_pool, avg_pool):
     channels = [weight.shape[0] for weight in weights]
-    if joined and channels:
-        channels = [sum(channels)]
     channels += [x.shape[1]] * (max_pool + avg_pool)
     like = {"device": x.device, "memory_format": memory_format(x)}
     made = [torch.empty((x.shape[0], c, *output_size(x, stride)), dtype=x.dtype, **like) for c in channels]
@@ -123,13 +116,12 @@ def backward_op(
     avg_grad: Tensor | None,
     need_weights: bool,
 ) -> list[Tensor]:
-    """The gradient of x and, if needed, of each of the weights; conv_grads are M tensors or one that joins them."""
+    """The gradient of x and, if needed, of each of the weights; conv_grads are M tensors."""
     from search.kernels.depthwise_bank import launch
 
     x_grad, *weight_grads = made = _gradients(
         x, weights, dilations, stride, relu, conv_grads, max_grad, codes, avg_grad, need_weights
     )
-    conv_grads = _candidates(x, weights, conv_grads)
     launch.backward(x, weights, dilations, stride, relu, conv_grads, max_grad, codes, avg_grad, x_grad, weight_grads)
     return made
 
@@ -140,34 +132,22 @@ def _gradients(x, weights, dilations, stride, relu, conv_grads, max_grad, codes,
     return made + [torch.empty(w.shape, dtype=w.dtype, device=w.device) for w in (weights if need_weights else ())]
 
 
-def _count_convs(weights: Sequence[Tensor], joined: bool) -> int:
-    return min(len(weights), 1) if joined else len(weights)
-
-
-def _candidates(x: Tensor, weights: Sequence[Tensor], convs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The M candidates' tensors: `convs` itself, or views of the one that joins them."""
-    return convs if len(convs) == len(weights) else convs[0].split([weight.shape[0] for weight in weights], dim=1)
-
-
 def _save(ctx, inputs, output):
-    x, weights, dilations, stride, relu, max_pool, avg_pool, joined = inputs
+    x, weights, dilations, stride, relu, max_pool, avg_pool = inputs
     codes = output[-1] if max_pool else None
     ctx.save_for_backward(x, codes, *weights)
     # an output that nothing used brings no gradient and is left out of the sum
     ctx.set_materialize_grads(False)
-    ctx.options = dilations, stride, relu, max_pool, avg_pool, joined
+    ctx.options = dilations, stride, relu, max_pool, avg_pool
 
 
 def _backward(ctx, grads):
     x, codes, *weights = ctx.saved_tensors
-    dilations, stride, relu, max_pool, avg_pool, joined = ctx.options
-    count = _count_convs(weights, joined)
+    dilations, stride, relu, max_pool, avg_pool = ctx.options
+    count = len(weights)
     conv_grads, rest = grads[:count], iter(grads[count:])
     max_grad, avg_grad = (next(rest) if asked else None for asked in (max_pool, avg_pool))
-    if joined:
-        used = range(len(weights)) if weights and conv_grads[0] is not None else ()
-    else:
-        used = [m for m, grad in enumerate(conv_grads) if grad is not None]
+    used = [m for m, grad in enumerate(conv_grads) if grad is not None]
     x_grad, *weight_grads = backward_op(
         x,
         [weights[m] for m in used],
@@ -182,7 +162,7 @@ def _backward(ctx, grads):
     )
     of = dict(zip(used, weight_grads, strict=False))
     # an empty list of dilations is, to torch, a list of tensors, and wants a list of gradients
-    return x_grad, [of.get(m) for m in range(len(weights))], None if dilations else [], None, None, None, None, None
+    return x_grad, [of.get(m) for m in range(len(weights))], None if dilations else [], None, None, None, None
 
 
 def _weights_asked_for(ctx) -> bool:

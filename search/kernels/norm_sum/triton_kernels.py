@@ -65,25 +65,10 @@ def _weights(weight, n, group, G, exists):
 
 @triton.jit
 def norm_sum_stats_kernel(
-    zs,
-    images,
-    steps,
-    partial,
-    C,
-    B,
-    S,
-    across,
-    along,
-    T,
-    period,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    NORMALISED: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
+    zs, images, steps, partial, C, B, S, across, along, T, period,
+    N: tl.constexpr, OWN: tl.constexpr, NORMALISED: tl.constexpr, LAST: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
     """partial [2, N, C, T]: mean of a tile and sum of squares about it, for the candidates in the set NORMALISED."""
     n = tl.program_id(1)
     if (NORMALISED >> n) & 1:
@@ -108,34 +93,11 @@ def norm_sum_stats_kernel(
 
 @triton.jit
 def norm_sum_merge_stats_kernel(
-    partial,
-    running_mean,
-    running_var,
-    weight,
-    gamma,
-    beta,
-    mean_out,
-    var_out,
-    invstd_out,
-    vectors,
-    eps,
-    C,
-    B,
-    S,
-    along,
-    T,
-    values,
-    G,
-    period,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    NORMALISED: tl.constexpr,
-    BATCH: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-):
+    partial, running_mean, running_var, weight, gamma, beta, mean_out, var_out, invstd_out, vectors, eps, C, B, S, along, T,
+    values, G, period,
+    N: tl.constexpr, OWN: tl.constexpr, NORMALISED: tl.constexpr, BATCH: tl.constexpr, BLOCK_B: tl.constexpr,
+    BLOCK_S: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
     """Mean, unbiased variance, 1 / sqrt(biased variance + eps), each [N, C]; 0, 1, 1 outside the set NORMALISED.
 
     vectors [2, N, C] (without beta [1, N, C]): what a centred z is multiplied by, and what is added then.
@@ -192,28 +154,10 @@ def norm_sum_merge_stats_kernel(
 
 @triton.jit
 def norm_sum_fwd_kernel(
-    zs,
-    images,
-    steps,
-    mean,
-    vectors,
-    y,
-    y_image,
-    y_step,
-    C,
-    B,
-    S,
-    across,
-    along,
-    period,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    OFFSET: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
+    zs, images, steps, mean, vectors, y, y_image, y_step, C, B, S, across, along, period,
+    N: tl.constexpr, OWN: tl.constexpr, OFFSET: tl.constexpr, LAST: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
     """y = sum_n weight_n * (gamma_n * (z_n - mean_n) * invstd_n + beta_n), rounded once; OFFSET: whether there are betas."""
     _, c, b, s, exists = _tile(C, B, S, across, along, BLOCK_C, BLOCK_B, BLOCK_S)
     total = tl.zeros([BLOCK_C, BLOCK_B * BLOCK_S], tl.float32)
@@ -231,28 +175,10 @@ def norm_sum_fwd_kernel(
 
 @triton.jit
 def norm_sum_bwd_reduce_kernel(
-    grad,
-    grad_image,
-    grad_step,
-    zs,
-    images,
-    steps,
-    mean,
-    partial,
-    C,
-    B,
-    S,
-    across,
-    along,
-    T,
-    period,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
+    grad, grad_image, grad_step, zs, images, steps, mean, partial, C, B, S, across, along, T, period,
+    N: tl.constexpr, OWN: tl.constexpr, LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_B: tl.constexpr,
     BLOCK_S: tl.constexpr,
-):
+):  # fmt: skip
     """partial [N + 1, C, T], sums over tiles: of grad * (z_n - mean_n), and last of grad."""
     tile, c, b, s, exists = _tile(C, B, S, across, along, BLOCK_C, BLOCK_B, BLOCK_S)
     g = tl.load(grad + _offsets(c, b, s, grad_image, grad_step, LAST), mask=exists, other=0.0).to(tl.float32)
@@ -268,23 +194,9 @@ def norm_sum_bwd_reduce_kernel(
 
 @triton.jit
 def norm_sum_merge_grads_kernel(
-    partial,
-    weight,
-    gamma,
-    beta,
-    invstd,
-    d_gamma,
-    d_beta,
-    vectors,
-    C,
-    T,
-    values,
-    G,
-    N: tl.constexpr,
-    BATCH: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-):
+    partial, weight, gamma, beta, invstd, d_gamma, d_beta, vectors, C, T, values, G,
+    N: tl.constexpr, BATCH: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_T: tl.constexpr,
+):  # fmt: skip
     """d_gamma, d_beta [N, C]; vectors [4, N, C]: a channel's part of weight's gradient, and p, q, r below.
 
     BATCH is the set of candidates normalised by the batch's statistics, through which their z also acts:
@@ -326,30 +238,10 @@ def norm_sum_merge_grads_kernel(
 
 @triton.jit
 def norm_sum_bwd_kernel(
-    grad,
-    grad_image,
-    grad_step,
-    zs,
-    images,
-    steps,
-    mean,
-    vectors,
-    d_zs,
-    out_images,
-    out_steps,
-    C,
-    B,
-    S,
-    across,
-    along,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    BATCH: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
+    grad, grad_image, grad_step, zs, images, steps, mean, vectors, d_zs, out_images, out_steps, C, B, S, across, along,
+    N: tl.constexpr, OWN: tl.constexpr, BATCH: tl.constexpr, LAST: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
     """dz_n of the first OWN candidates: see norm_sum_merge_grads_kernel."""
     _, c, b, s, exists = _tile(C, B, S, across, along, BLOCK_C, BLOCK_B, BLOCK_S)
     g = tl.load(grad + _offsets(c, b, s, grad_image, grad_step, LAST), mask=exists, other=0.0).to(tl.float32)
@@ -368,31 +260,11 @@ def norm_sum_bwd_kernel(
 
 @triton.jit
 def norm_sum_bwd_shared_kernel(
-    grad,
-    grad_image,
-    grad_step,
-    zs,
-    images,
-    steps,
-    mean,
-    vectors,
-    d_zs,
-    out_images,
-    out_steps,
-    C,
-    B,
-    S,
-    across,
-    along,
+    grad, grad_image, grad_step, zs, images, steps, mean, vectors, d_zs, out_images, out_steps, C, B, S, across, along,
     period,
-    N: tl.constexpr,
-    OWN: tl.constexpr,
-    BATCH: tl.constexpr,
-    LAST: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_S: tl.constexpr,
-):
+    N: tl.constexpr, OWN: tl.constexpr, BATCH: tl.constexpr, LAST: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
     """dz_n of the shared candidates, summed over their targets."""
     _, c, b, s, exists = _tile(period, B, S, across, along, BLOCK_C, BLOCK_B, BLOCK_S)
     last = tl.cast(N, tl.int64) * C

@@ -103,22 +103,6 @@ def test_channels_are_targets_then_inputs(function):
             assert relative_rms(dilated[:, t * 3 + c], expected) < 1e-6
 
 
-@pytest.mark.parametrize("triton", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_joined_is_the_candidates_side_by_side(layout, triton):
-    x, weights = inputs((1, 3, 5, 4), (2, 1), (3, 3), layout=layout)
-    options = ((1, 2), 2, BOTH)
-    apart = results(depthwise_bank, x, weights, *options, triton=triton)
-    leaves = [t.detach().requires_grad_() for t in (x, *weights)]
-    (whole,), pooled = depthwise_bank(leaves[0], leaves[1:], *options, triton=triton, joined=True)
-    assert torch.equal(whole, torch.cat([apart["conv0"], apart["conv1"]], 1))
-    generator = torch.Generator().manual_seed(1)
-    seeds = [torch.randn(apart[n].shape, generator=generator).to(DEVICE) for n in ("conv0", "conv1", "pool0", "pool1")]
-    seed = torch.cat(seeds[:2], 1).contiguous(memory_format=LAYOUTS[layout])
-    grads = torch.autograd.grad([whole, *pooled], leaves, [seed, *seeds[2:]])
-    assert all(torch.equal(grad, apart[f"d{n}"]) for n, grad in enumerate(grads))
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_max_pool_keeps_torch_s_maxima_bit_for_bit(stride, layout):
@@ -173,14 +157,13 @@ def test_any_strides_and_expanded_gradients(stretch):
     assert max(map(relative_rms, *grads.values())) < 1e-6
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_outputs_that_nothing_uses_count_as_zero(joined):
+def test_outputs_that_nothing_uses_count_as_zero():
     x, weights = inputs((2, 3, 5, 4), (2, 1), (3, 5))
     leaves = [t.requires_grad_() for t in (x, *weights)]
-    for used in range(2 + (not joined)):
+    for used in range(3):
         grads = {}
         for triton in (True, False):
-            convs, pooled = depthwise_bank(leaves[0], leaves[1:], (1, 2), 1, triton=triton, joined=joined)
+            convs, pooled = depthwise_bank(leaves[0], leaves[1:], (1, 2), 1, triton=triton)
             grads[triton] = torch.autograd.grad([*convs, *pooled][used].square().sum(), leaves, materialize_grads=True)
         for actual, expected in zip(grads[True], grads[False], strict=True):
             assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-4)
@@ -238,11 +221,11 @@ def test_weights_gradients_cost_nothing_where_none_is_asked_for(stacked):
     assert [len(call.args[-1]) for call in backward.call_args_list] == [0, 1, 1]
 
 
-@pytest.mark.parametrize(("layout", "joined"), [("nchw", False), ("channels_last", True)])
-def test_forward_operator_passes_opcheck(layout, joined):
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_forward_operator_passes_opcheck(layout):
     x, weights = inputs((1, 2, 3, 2), (1, 1), (3, 3), layout=layout)
     leaves = (x.requires_grad_(), [w.requires_grad_() for w in weights])
-    torch.library.opcheck(operator.forward_op, (*leaves, [1, 2], 2, True, True, True, joined))
+    torch.library.opcheck(operator.forward_op, (*leaves, [1, 2], 2, True, True, True))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -252,13 +235,12 @@ def test_backward_operator_passes_opcheck(layout):
     torch.library.opcheck(operator.backward_op, (x, weights, [1, 2], 2, True, convs, None, None, pooled[1], True))
 
 
-@pytest.mark.parametrize("joined", [False, True])
-def test_compiles_in_one_graph(joined):
+def test_compiles_in_one_graph():
     x, weights = inputs((2, 3, 5, 4), (2, 1), (3, 5))
-    expected = results(bank_kernels, x, weights, (1, 2), 2, joined=joined)
+    expected = results(bank_kernels, x, weights, (1, 2), 2)
     torch.compiler.reset()
     compiled = torch.compile(bank_kernels, fullgraph=True, backend="aot_eager")
-    check(results(compiled, x, weights, (1, 2), 2, joined=joined), expected, 1e-6)
+    check(results(compiled, x, weights, (1, 2), 2), expected, 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -278,7 +260,7 @@ def test_autocast_casts_x_and_weights(dtype, triton):
 
 def test_operator_has_the_same_autocast_rule():
     x, weights = inputs((2, 3, 5, 4), (2,), (3,))
-    options = ([1], 1, True, True, False, False)
+    options = ([1], 1, True, True, False)
     with torch.autocast(DEVICE, torch.bfloat16):
         actual = operator.forward_op(x, weights, *options)
     expected = operator.forward_op(x.bfloat16(), [w.bfloat16() for w in weights], *options)
