@@ -5,6 +5,7 @@ from backbones import (
     auto_deeplab,
     autonl,
     darts,
+    dense_prediction_cell,
     densenas,
     enas,
     fairnas,
@@ -26,15 +27,18 @@ from backbones import (
 from backbones.auto_deeplab import AutoDeepLab
 from backbones.cell_net import CellNet
 from backbones.chain_net import ChainNet
+from backbones.dense_prediction_cell import DensePredictionCell
 
 __all__ = [
     "AutoDeepLab",
     "CellNet",
     "ChainNet",
+    "DensePredictionCell",
     "atomnas",
     "auto_deeplab",
     "autonl",
     "darts",
+    "dense_prediction_cell",
     "densenas",
     "enas",
     "fairnas",

@@ -65,6 +65,8 @@ class ChainNet(FeatureBackbone):
         last: a final 1x1 convolution's `channels` and `activation`, or the settings of another block; it is the last level.
         activation, drop_path: defaults for the blocks: drop path grows linearly with depth from 0 to this.
         norm: `eps` and `momentum` of all batch norms.
+        output_stride: where stages would lower the resolution beyond it, they keep it and dilate their convolutions instead, as
+            segmentors do, see `dilated`; by default none does.
         out_indices: the levels to return: 0 is the map of the stem's resolution, then one level per resolution, then the last
             convolution; by default the last. What comes after the last one returned isn't built.
         frozen_stages: levels up to this one aren't trained.
@@ -83,6 +85,7 @@ class ChainNet(FeatureBackbone):
         activation: str = "relu",
         drop_path: float = 0.0,
         norm: Mapping | None = None,
+        output_stride: int | None = None,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
         arch: Architecture | Mapping | str | os.PathLike | None = None,
@@ -94,6 +97,8 @@ class ChainNet(FeatureBackbone):
             raise ValueError(f"drop_path={drop_path} is not a probability below 1")
         self.stem = _stem(**{"activation": activation, **stem})
         channels, stride = stem["channels"], stem.get("stride", 2) * (2 if stem.get("pool") else 1)
+        if output_stride is not None:
+            stages = dilated(stages, stride, output_stride)
         self.stages = nn.ModuleList()
         levels = [dict(channels=channels, stride=stride, module="stem")]
         total = sum(max(_depths(stage)) for stage in stages)
@@ -134,6 +139,34 @@ class ChainNet(FeatureBackbone):
         if "last" in self._out_modules:
             features["last"] = self.last(x)
         return tuple(features[name] for name in self._out_modules)
+
+
+def dilated(stages: Sequence[Mapping], stride: int, output_stride: int) -> list[dict]:
+    """Stages after a map of `stride` that don't lower the resolution beyond `output_stride`.
+
+    A stride that is left out multiplies the dilation of all blocks that follow its own, as in TF-slim's networks (tensorflow/
+    models, research/slim/nets/mobilenet/mobilenet.py). Raises ValueError where no stage ends at `output_stride`.
+    """
+    made, rate = [], 1
+    for stage in stages:
+        step = stage.get("stride", 1)
+        if rate == 1 and stride * step <= output_stride:
+            stride *= step
+            made.append(dict(stage))
+            continue
+        first = stage.get("first", stage["ops"])
+        made.append({**stage, "stride": 1, "first": _at_rate(first, rate), "ops": _at_rate(stage["ops"], rate * step)})
+        rate *= step
+    if stride != output_stride:
+        raise ValueError(f"output_stride={output_stride}, but the stages' strides lead to {stride}")
+    return made
+
+
+def _at_rate(ops: Mapping, rate: int) -> dict:
+    """Settings of a block, or of several by name, with `dilation`; as they are where it is 1."""
+    if rate == 1 or ops.get("type") == "skip":
+        return dict(ops)
+    return {**ops, "dilation": rate} if "type" in ops else {name: _at_rate(settings, rate) for name, settings in ops.items()}
 
 
 def _stem(

@@ -61,7 +61,7 @@ def retinanet(backbone: dict, head: Mapping, num_classes: int, neck: dict | None
     )
 
 
-def segmentor(backbone: dict, decode_head: Mapping, num_classes: int) -> dict:
+def segmentor(backbone: dict, decode_head: Mapping, num_classes: int, neck: dict | None = None) -> dict:
     """The config of mmseg's EncoderDecoder; `decode_head` says type and channels, cross-entropy is its loss."""
     head = dict(
         num_classes=num_classes,
@@ -69,4 +69,5 @@ def segmentor(backbone: dict, decode_head: Mapping, num_classes: int) -> dict:
         # the mean over pixels that have a class, as torch's
         loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),
     ) | dict(decode_head)
-    return dict(type="mmseg.EncoderDecoder", backbone=backbone, decode_head=head, train_cfg={}, test_cfg=dict(mode="whole"))
+    parts = dict(backbone=backbone, decode_head=head) if neck is None else dict(backbone=backbone, neck=neck, decode_head=head)
+    return dict(type="mmseg.EncoderDecoder", **parts, train_cfg={}, test_cfg=dict(mode="whole"))

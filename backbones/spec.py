@@ -19,7 +19,6 @@ LATER: Mapping[str, str] = {
     "nas_fpn": "detection",
     "retinanet_fpn": "detection",
     "nas_fcos": "detection",
-    "dpc": "segmentation",
 }
 
 

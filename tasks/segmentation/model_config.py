@@ -62,14 +62,20 @@ def ignored_label(cfg: Config, datasets: Sequence[Mapping[str, Any]]) -> int:
 
 
 def write_channels(model: Any) -> None:
-    """Write the channels of the backbone's maps into the heads that read them; a value that is changed is logged.
+    """Write the channels of the backbone's maps into the neck and the heads that read them; a value that is changed is logged.
 
-    Left alone are models with a neck, and backbones that don't tell their ``out_channels``. Raises UserError for a head that
-    reads a map which the backbone doesn't return.
+    Left alone are backbones and necks that don't tell their maps' ``out_channels``, and what follows them. Raises UserError for
+    a head that reads a map which there isn't.
     """
-    if not isinstance(model, Mapping) or not isinstance(model.get("backbone"), Mapping) or model.get("neck") is not None:
+    if not isinstance(model, Mapping) or not isinstance(model.get("backbone"), Mapping):
         return
-    channels = _out_channels(model["backbone"])
+    channels, giver = _out_channels(model["backbone"]), "backbone"
+    neck = model.get("neck")
+    if neck is not None and channels is not None:
+        if not isinstance(neck, Mapping) or not isinstance(getattr(MODELS.get(neck["type"]), "out_channels", None), property):
+            return
+        _write(neck, "model.neck", "in_channels", list(channels), giver)
+        channels, giver = _out_channels(neck), "neck"
     if channels is None:
         return
     for place, head in heads_of(model):
@@ -81,18 +87,23 @@ def write_channels(model: Any) -> None:
         try:
             needed: Any = channels[index] if isinstance(index, int) else [channels[i] for i in index]
         except IndexError:
-            raise UserError(f"{place}.in_index={index}, but the backbone returns {len(channels)} maps") from None
-        for key, value in (("in_channels", needed), ("c1_in_channels", channels[0] if head.get("c1_in_channels") else None)):
-            if value is None or head.get(key) == value:
-                continue
-            if head.get(key) is not None:
-                say(f"{place}.{key}={head[key]} is changed to {value}, what the backbone gives")
-            head[key] = value
+            raise UserError(f"{place}.in_index={index}, but the {giver} returns {len(channels)} maps") from None
+        _write(head, place, "in_channels", needed, giver)
+        if head.get("c1_in_channels"):
+            _write(head, place, "c1_in_channels", channels[0], giver)
 
 
-def _out_channels(backbone: Mapping[str, Any]) -> tuple[int, ...] | None:
+def _write(group: Any, place: str, key: str, value: Any, giver: str) -> None:
+    if group.get(key) == value:
+        return
+    if group.get(key) is not None:
+        say(f"{place}.{key}={group[key]} is changed to {value}, what the {giver} gives")
+    group[key] = value
+
+
+def _out_channels(part: Mapping[str, Any]) -> tuple[int, ...] | None:
     built: list[nn.Module] = []
-    record(lambda: built.append(MODELS.build(copy.deepcopy(backbone))))
+    record(lambda: built.append(MODELS.build(copy.deepcopy(part))))
     return getattr(built[-1], "out_channels", None)
 
 

@@ -17,7 +17,7 @@ ROOT = ARCHS.parents[1]
 ROWS = rows()
 SPECIFIED = [row for row in ROWS if row["spec"] is not None and row["spec"]["schema"] not in LATER]
 # schemas whose heads are mmdet's and mmseg's
-WITH_HEADS = ("mbv2_ops", "deeplabv3_sep", "squeezenas", "spinenet", "auto_deeplab")
+WITH_HEADS = ("mbv2_ops", "deeplabv3_sep", "squeezenas", "spinenet", "auto_deeplab", "dpc")
 
 
 def digits(value: float) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from backbones import AutoDeepLab, CellNet, ChainNet
+from backbones import AutoDeepLab, CellNet, ChainNet, DensePredictionCell
 from search.testing import SearchableContract, registered_searchable
 
 
@@ -86,6 +86,21 @@ class TestAutoDeepLabPublished(TestAutoDeepLabSearch, SearchableContract):
     without_gradient = frozenset(
         {"cells.l3_s4.before_last.s8.1.weight", "cells.l3_s16.before_last.s4.1.weight"},
     )
+
+
+class TestDensePredictionCell(SearchableContract):
+    """A neck: three branches of five operations, on the second of two maps."""
+
+    network = DensePredictionCell
+
+    def build(self):
+        return DensePredictionCell([4, 6], channels=4, branches=3, rates=(1, 3), grids=(2,), dropout=0.0, affine=False)
+
+    def inputs(self):
+        return (torch.randn(2, 4, 9, 7), torch.randn(2, 6, 9, 7))
+
+    def outputs(self, model, inputs):
+        return list(model(inputs))[1:]
 
 
 def test_every_registered_searchable_network_has_a_contract_test():

@@ -31,6 +31,7 @@ REFERENCES = {
     "darts_cell_edges": cells.darts_cell_edges,
     "deeplabv3_sep": dense.deeplabv3_sep,
     "densenas": searched.densenas,
+    "dpc": dense.dpc,
     "enas_macro": cells.enas_macro,
     "enas_micro": cells.enas_micro,
     "fairnas": searched.fairnas,
@@ -82,7 +83,8 @@ def built(row) -> tuple[nn.Module, torch.Tensor]:
         pytest.importorskip("mmseg", reason="the rest of a segmentor is of mmsegmentation's parts")
     network = build_on_meta(lambda: MODELS.build(config)).eval()
     if config["type"].startswith("mmseg."):
-        network = nn.Sequential(network.backbone, network.decode_head)
+        neck = [network.neck] if network.with_neck else []
+        network = nn.Sequential(network.backbone, *neck, network.decode_head)
     size = 32 if row["input_size"] == [32, 32] else SIZES.get(row["spec"]["schema"], 64)
     return network, torch.empty(1, 3, size, size, device="meta")
 

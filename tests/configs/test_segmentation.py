@@ -61,3 +61,23 @@ def test_schedules_of_the_paper():
     assert found == pytest.approx(expected, abs=1e-4)
     found = rates(FOLDER / "auto_deeplab_s_cityscapes_retrain.py", 1)
     assert found == pytest.approx([0.05 * (1 - e / 4043) ** 0.9 for e in range(4043)], abs=1e-4)
+
+
+def test_settings_of_dpc():
+    """What is known of the paper's search, and the official code's training; steps at 2,975 images."""
+    searched = load(FOLDER / "dpc_random_cityscapes.py")
+    assert (searched.strategy.type, searched.strategy.trials) == ("RandomSearch", 28_000)
+    trained = load(FOLDER / "dpc_cityscapes_retrain.py")
+    for cfg, share, steps in ((searched, 0.9, 30_000), (trained, 1.0, 90_000)):
+        epoch = int(2975 * share) // cfg.train_dataloader.batch_size
+        assert steps <= cfg.train_cfg.max_epochs * epoch < steps + epoch
+        assert cfg.param_scheduler[0].end == cfg.train_cfg.max_epochs
+        assert cfg.model.backbone.output_stride == 16 and "rates" not in cfg.model.neck and "grids" not in cfg.model.neck
+        assert (cfg.model.neck.branches, cfg.model.neck.channels) == (5, 256)
+        assert (cfg.optim_wrapper.optimizer.momentum, cfg.optim_wrapper.optimizer.weight_decay) == (0.9, 4e-5)
+    assert searched.model.backbone.frozen_stages == 3 and "frozen_stages" not in trained.model.backbone
+    # one space for both strategies and for training what they find
+    small = [
+        load(FOLDER / f"dpc_{name}.py").model.neck for name in ("darts_scenes_cpu", "random_scenes_cpu", "scenes_cpu_retrain")
+    ]
+    assert all((neck.rates, neck.grids, neck.channels) == ((1, 3, 6, 9), (1, 2, 4), 32) for neck in small)

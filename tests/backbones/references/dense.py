@@ -1,4 +1,4 @@
-"""Networks found for detection and segmentation: FNA and SqueezeNAS. Of segmentors the logits before their last resize."""
+"""Networks found for detection and segmentation: FNA, DPC, SqueezeNAS. Of segmentors the logits before their last resize."""
 
 from __future__ import annotations
 
@@ -47,6 +47,37 @@ def deeplabv3_sep(spec, x: Tensor, row) -> Tensor:
     pooled = conv_bn(x.mean((2, 3), keepdim=True), 256, act="relu").expand(-1, -1, *x.shape[2:])
     parts = [conv_bn(x, 256, act="relu"), *(_separable(x, 256, rate) for rate in (6, 12, 18)), pooled]
     return conv(conv_bn(torch.cat(parts, 1), 256, act="relu"), 19, bias=True)
+
+
+def dpc(spec, x: Tensor, row) -> Tensor:
+    """arXiv 1809.04184; tensorflow/models, research/deeplab/core/dense_prediction_cell.py, on slim's MobileNetV2 at output
+    stride 16 (nets/mobilenet/mobilenet.py): a stride beyond it is left out, and multiplies the rate of all later blocks."""
+    x = conv_bn(x, 32, 3, 2, "relu6")
+    reached, rate = 2, 1
+    for expand, out, repeat, first in [
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ]:
+        for i in range(repeat):
+            stride = first if i == 0 else 1
+            if reached == 16:
+                x = _fna_block(x, out, 3, 1, expand, rate)
+                rate *= stride
+            else:
+                x = _fna_block(x, out, 3, stride, expand)
+                reached *= stride
+    branches = []
+    for branch in spec["cell"]:
+        y = x if branch["input"] < 0 else branches[branch["input"]]
+        rates = tuple(branch["rate"])
+        y = F.relu(bn(conv(y, y.shape[1], 3, 1, groups=y.shape[1], dilation=rates, padding=rates)))
+        branches.append(conv_bn(y, 256, act="relu"))
+    return conv(conv_bn(torch.cat(branches, 1), 256, act="relu"), 19, bias=True)
 
 
 def squeezenas(spec, x: Tensor, row) -> Tensor:

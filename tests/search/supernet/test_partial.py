@@ -21,6 +21,20 @@ def test_split_and_join_keep_every_channel(k, size, stride):
     assert torch.equal(partial.join(mixed, rest, k, stride), partial.shuffle(whole, k))
 
 
+@pytest.mark.parametrize(("k", "c_in", "channels"), [(2, 8, 4), (2, 4, 8), (4, 8, 16), (4, 16, 8), (8, 8, 8), (1, 6, 4)])
+def test_through_to_another_number_of_channels(k, c_in, channels):
+    """The result's channels are those that were made and then the first unseen ones, again from the start if need be."""
+    x = torch.arange(float(c_in)).view(1, c_in, 1, 1)
+    made = torch.arange(100.0, 100.0 + channels // k).view(1, -1, 1, 1)
+    seen = []
+    y = partial.through(lambda part: seen.append(part) or made, x, k, channels=channels)
+    assert torch.equal(seen[0], x[:, : c_in // k])
+    unseen = list(range(c_in // k, c_in))
+    rest = [float(unseen[j % len(unseen)]) for j in range(channels - channels // k)]
+    expected = torch.tensor([*made.flatten().tolist(), *rest]).view(1, -1, 1, 1)
+    assert torch.equal(y, partial.shuffle(expected, k))
+
+
 def scaled(factor):
     class Scale(nn.Module):
         def __init__(self, channels, stride):

@@ -147,6 +147,24 @@ def test_heads_get_the_backbones_channels(task, make_folder, tmp_path):
         task.prepare(wrong, tmp_path / "w2")
 
 
+def test_necks_and_then_heads_get_channels(task, make_folder, tmp_path):
+    cfg = Config.fromfile("configs/segmentation/dpc_darts_folder_cpu.py")
+    small = {"model.neck.branches": 2, "model.neck.rates": [1], "model.neck.grids": [1], "model.neck.channels": 16}
+    cfg.merge_from_dict({"data_root": str(make_folder()), **small})
+    raw = cfg.to_dict()
+    cfg.model.backbone.out_indices = (0, 1, 2)
+    cfg = task.prepare(cfg, tmp_path / "w")
+    assert cfg.model.neck.in_channels == [16, 24, 64] and cfg.model.decode_head.in_channels == [16, 24]
+    # a neck that doesn't tell what it gives leaves the heads alone
+    other = Config(raw)
+    other.model.neck = dict(type="mmseg.FPN", in_channels=[24, 64], out_channels=7, num_outs=2)
+    assert task.prepare(other, tmp_path / "w2").model.decode_head.in_channels == [24, 32]
+    wrong = Config(raw)
+    wrong.model.decode_head.in_index = [0, 2]
+    with pytest.raises(ValueError, match=r"in_index=\[0, 2\], but the neck returns 2 maps"):
+        task.prepare(wrong, tmp_path / "w3")
+
+
 def test_input_size_and_evaluation_alone(task, make_folder, tmp_path):
     root = make_folder()
     shutil.rmtree(root / "leftImg8bit" / "train")

@@ -1,0 +1,220 @@
+"""A search by trials: architectures that a sampling strategy asks for, each trained from scratch and scored on validation data.
+
+The config is one of a training (`search.TrainLoop`), of which every architecture is a run of its own in ``trials/<number>`` of
+the work directory, with a strategy on top. A finished trial is never repeated: a killed search goes on with ``resume``, and
+one with more trials continues one with fewer. All trials have the search's seed, and see the same training and validation
+images.
+"""
+
+import copy
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from search import report
+from search.registry import MODELS
+from search.space import Architecture, Space
+from search.space import save as save_architecture
+from search.strategies.random_search import Exhausted
+from search.strategies.sampling import SamplingStrategy
+from search.strategies.table import AskTell
+from search.strategies.within import NothingWithin, Within
+from search.supernet import Record, record
+
+from .budget import TRIES, Budget, settings_of
+from .checkpoint import canonical_config, remove_leftovers, write_bytes, write_json
+from .errors import UserError, whole_number
+from .history import NAME as HISTORY
+from .history import finite
+from .networks import networks_of
+from .run import SearchResult, adapter_of, check_work_dir, environment, prepared, running
+from .trials import Execution, Run
+
+FOLDER = "trials"
+# keys of the search, which a trial's own training doesn't have
+_OF_THE_SEARCH = ("strategy", "executor", "budget", "work_dir", "resume", "launcher")
+# keys of searches by gradients
+_OF_GRADIENTS = ("arch_dataloader", "arch_optimizer")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A finished trial: its architecture, and the result of its training (see `Execution.results`)."""
+
+    architecture: Architecture
+    result: Mapping[str, Any]
+
+    @property
+    def score(self) -> float:
+        """On the validation data, nan where the training diverged."""
+        return float(self.result["validation"])
+
+
+def search_by_trials(cfg: Config, strategy: SamplingStrategy) -> SearchResult:
+    """Searches as the config says and writes everything to ``cfg.work_dir``.
+
+    ``cfg.executor``: ``jobs``, how many trainings run at a time, each in a process of its own (default 1; 0: in this process),
+    with ``threads`` each (default 1). With ``cfg.budget`` only architectures within it are tried.
+
+    Raises:
+        BudgetError: none of a few hundred architectures in a row is within the budget.
+        UserError: a mistake in config, data or work directory, or no trial has a score; ValueError likewise.
+    """
+    _check(cfg)
+    with running(cfg) as work_dir:
+        check_work_dir(work_dir, "trials", canonical_config(cfg), bool(cfg.get("resume")), False)
+        complete = prepared(cfg, work_dir)
+        if complete.get("val_dataloader") is None:
+            raise UserError("A search by trials scores architectures on validation images: give splits.validation a share.")
+        recorded = record(lambda: MODELS.build(copy.deepcopy(complete.model)))
+        remove_leftovers(work_dir)
+        write_bytes(work_dir / "config.py", complete.pretty_text.encode())
+        seed = complete.randomness["seed"]
+        sampler, budget = strategy.sampler(recorded.space, seed), _budget(cfg, complete, recorded)
+        if budget is not None:
+            sampler = Within(sampler, budget.within, TRIES)
+        try:
+            tried = _try(cfg, strategy, sampler, recorded.parts, work_dir)
+        except NothingWithin as error:
+            assert budget is not None
+            raise budget.nothing(error) from error
+        return _finish(cfg, strategy, seed, recorded, tried, work_dir)
+
+
+def _check(cfg: Config) -> None:
+    kind = cfg.strategy["type"]
+    for key in _OF_GRADIENTS:
+        if cfg.get(key) is not None:
+            raise UserError(f"{kind} trains architectures one by one and has no use for {key}: leave it out.")
+    if (cfg.get("train_cfg") or {}).get("type") != "search.TrainLoop":
+        raise UserError(f"train_cfg.type must be 'search.TrainLoop' for the trainings of {kind}, not {cfg.get('train_cfg')}.")
+    for key in {"weight", "rate"} & set(cfg.get("budget") or {}):
+        raise UserError(f"budget.{key} is of the penalty in a search by gradients, which {kind} doesn't have: leave it out.")
+    if cfg.get("launcher", "none") != "none":
+        raise UserError(f"{kind} starts a process for each training: leave out --launcher, and set executor.jobs.")
+
+
+def _budget(cfg: Config, complete: Config, recorded: Record) -> Budget | None:
+    if cfg.get("budget") is None:
+        return None
+    adapter = adapter_of(cfg)
+    networks = networks_of(complete.model, adapter)
+    return Budget(settings_of(cfg.budget), networks, recorded.parts, tuple(adapter.input_size(complete)))
+
+
+def _try(cfg: Config, strategy: SamplingStrategy, sampler: AskTell, parts: Mapping[str, Space], work_dir: Path) -> list[Tried]:
+    """Trains what the sampler asks for, as many at a time as the strategy allows."""
+    settings = dict(cfg.get("executor") or {})
+    jobs = whole_number("executor.jobs", settings.get("jobs", 1), 0)
+    execution = Execution(jobs, whole_number("executor.threads", settings.get("threads", 1)))
+    # a trial's result must not depend on how many there are, nor on what asked for it
+    recipe = work_dir / FOLDER / "config.py"
+    training = {key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_SEARCH}
+    write_bytes(recipe, Config(training).pretty_text.encode())
+    tried: list[Tried] = []
+    while len(tried) < strategy.trials:
+        asked = _ask(sampler, min(strategy.trials - len(tried), strategy.at_once or strategy.trials))
+        if not asked:
+            break
+        runs = [_run(recipe, len(tried) + i, parts, architecture, cfg) for i, architecture in enumerate(asked)]
+        for architecture, result in zip(asked, execution.results(runs), strict=True):
+            tried.append(Tried(architecture, result))
+            sampler.tell(architecture, _higher_is_better(cfg, tried[-1]))
+        _write_history(cfg, work_dir, tried)
+    return tried
+
+
+def _ask(sampler: AskTell, count: int) -> list[Architecture]:
+    asked: list[Architecture] = []
+    while len(asked) < count:
+        try:
+            asked.append(sampler.ask())
+        except Exhausted:
+            break
+        except NothingWithin:
+            if not asked:
+                raise
+            break
+    return asked
+
+
+def _run(recipe: Path, number: int, parts: Mapping[str, Space], architecture: Architecture, cfg: Config) -> Run:
+    folder = recipe.parent / f"{number:05d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "architecture.json"
+    save_architecture(path, _split(parts, architecture), {"strategy": cfg.strategy["type"], "trial": number})
+    seed = (cfg.get("randomness") or {}).get("seed", cfg.get("seed", 0))
+    return Run("train", f"trial {number}", folder / "train", str(recipe), (), seed, path)
+
+
+def _split(parts: Mapping[str, Space], whole: Architecture) -> dict[str, tuple[Space, Architecture]]:
+    """An architecture of the joint space, part by part."""
+    return {
+        name: (space, Architecture({c.name: whole[c.name] for c in space if c.name in whole})) for name, space in parts.items()
+    }
+
+
+def _higher_is_better(cfg: Config, trial: Tried) -> float:
+    return -trial.score if (cfg.get("score") or {}).get("rule") == "less" else trial.score
+
+
+def _write_history(cfg: Config, work_dir: Path, tried: Sequence[Tried]) -> None:
+    lines, best = [], None
+    for number, trial in enumerate(tried):
+        if not math.isnan(trial.score) and (best is None or _higher_is_better(cfg, trial) > _higher_is_better(cfg, best)):
+            best = trial
+        result = trial.result
+        line = {
+            "trial": number,
+            "phase": "trial",
+            "score": {"validation": trial.score},
+            "best": None if best is None else best.score,
+            "cost": {"params": result["params"], "macs": result["macs"]},
+            "seconds": result["seconds"],
+            "images_per_second": result["images"] / max(result["seconds"], 1e-9),
+            "architecture": trial.architecture.to_json(),
+        }
+        lines.append(json.dumps(finite(line)) + "\n")
+    write_bytes(work_dir / HISTORY, "".join(lines).encode())
+
+
+def _finish(
+    cfg: Config, strategy: SamplingStrategy, seed: int, recorded: Record, tried: Sequence[Tried], work_dir: Path
+) -> SearchResult:
+    """architecture.json, summary.json and the report of the best trial, of equals the first."""
+    scored = [(number, trial) for number, trial in enumerate(tried) if not math.isnan(trial.score)]
+    if not scored:
+        raise UserError(f"None of the {len(tried)} trials has a score, all diverged: lower the learning rate.")
+    number, best = max(scored, key=lambda pair: _higher_is_better(cfg, pair[1]))
+    folder = work_dir / FOLDER / f"{number:05d}" / "train"
+    derived = json.loads((folder / "summary.json").read_text())["derived"]
+    summary = {
+        "task": cfg.task,
+        "strategy": strategy.name,
+        "seed": seed,
+        "config": cfg.filename,
+        **environment(),
+        "seconds": sum(trial.result["seconds"] for trial in tried),
+        "trials": len(tried),
+        "best_trial": number,
+        "validation": best.score,
+        "derived": derived,
+        "space": {"size": recorded.space.size, "fingerprint": recorded.space.fingerprint},
+    }
+    path = work_dir / "architecture.json"
+    provenance = {
+        "strategy": strategy.name,
+        "seed": seed,
+        "score": best.score,
+        "cost": {key: derived[key] for key in ("params", "macs", "input_size", "convention")},
+        "commit": summary["versions"]["commit"],
+    }
+    save_architecture(path, _split(recorded.parts, best.architecture), provenance)
+    write_json(work_dir / "summary.json", summary)
+    report.write(work_dir)
+    return SearchResult(best.architecture, path, best.score, summary)
