@@ -26,7 +26,7 @@ RULES = {
     "search.kernels": ("torch", "triton"),
     "search.supernet": ("search.space", "search.kernels", "torch", "torchvision"),
     "search.cost": ("search.space", "search.supernet", "torch"),
-    "search.strategies": ("search.space", "search.supernet", "search.cost", "torch"),
+    "search.strategies": ("search.space", "search.supernet", "search.cost", "torch", "scipy"),
     "search.engine": ("search", "torch", "torchvision", "numpy", "scipy", "rich", "mmengine"),
     "search.export": ("search.cost", "torch", "torchvision", "onnxruntime"),
     "search.report": ("search.space", "matplotlib", "networkx", "jinja2", "markupsafe"),
@@ -37,9 +37,13 @@ RULES = {
     "tasks.classification": ("search", "torch", "torchvision", "numpy", "PIL", "sklearn", "mmengine"),
     "tasks.mm_ops": ("torch", "torchvision", "mmcv"),
     "tasks.scenes": ("numpy", "PIL", "sklearn"),
-    "tasks.detection": ("search", "tasks.mm_ops", "torch", "torchvision", "numpy", "mmengine", "mmcv", "mmdet"),
+    "tasks.image_files": ("search", "PIL", "mmcv"),
+    "tasks.detection": (
+        *("search", "tasks.mm_ops", "tasks.scenes", "tasks.image_files", "torch", "torchvision", "numpy", "PIL"),
+        *("mmengine", "mmcv", "mmdet"),
+    ),
     "tasks.segmentation": (
-        *("search", "tasks.mm_ops", "tasks.scenes", "torch", "torchvision", "numpy", "PIL"),
+        *("search", "tasks.mm_ops", "tasks.scenes", "tasks.image_files", "torch", "torchvision", "numpy", "PIL"),
         *("mmengine", "mmcv", "mmseg"),
     ),
 }

@@ -107,7 +107,10 @@ def architecture_path(text: str) -> Path:
 
 def config_row(args: argparse.Namespace) -> dict:
     """The row of a config's model, with the architecture in its searchable modules."""
+    from search import space
     from search.engine import config
+    from search.engine.networks import derived_config
+    from search.engine.run import adapter_of
     from search.engine.searchable import searchable, set_architecture
 
     if args.shape is None:
@@ -119,7 +122,12 @@ def config_row(args: argparse.Namespace) -> dict:
     for module in searchable(cfg.model):
         if module.get("arch") is None:
             raise ValueError(f"the model's {module['type']} has no architecture: give --config {args.config} ARCH.json")
-    return {"name": Path(args.config).stem, "config": config.model_of(cfg, args.config)}
+    model = config.model_of(cfg, args.config)
+    if args.architecture is not None and cfg.get("task"):
+        parts = space.load(architecture_path(args.architecture)).parts.values()
+        chosen = space.Architecture({name: value for part in parts for name, value in part.architecture.items()})
+        model = derived_config(model, adapter_of(cfg), chosen)
+    return {"name": Path(args.config).stem, "config": model}
 
 
 def require_options(args: argparse.Namespace, rows: Sequence[dict]) -> None:
@@ -161,6 +169,8 @@ def rows_of(args: argparse.Namespace) -> list[dict]:
 
 def build(name: str, config: dict) -> nn.Module:
     """The model of a row. ValueError for values that its classes can't use, NotBuildable where their package isn't there."""
+    from mmengine.config import ConfigDict
+
     from backbones.spec import NotBuildable
     from search.engine.errors import values_are_the_users
     from search.registry import MODELS
@@ -169,7 +179,8 @@ def build(name: str, config: dict) -> nn.Module:
     if package in EXTRAS and find_spec(package) is None:
         raise NotBuildable(f"it needs {package}, which isn't installed: make setup EXTRAS={EXTRAS[package]}")
     with values_are_the_users(name):
-        return MODELS.build(config)
+        # mm's packages read their settings as attributes
+        return MODELS.build(ConfigDict(config) if package in EXTRAS else config)
 
 
 def result_of(row: dict, args: argparse.Namespace) -> dict:

@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace) -> dict:
     import torch
 
     from search.cost import copy_to_meta, latency
-    from search.cost.operations import dtype_of, trace
+    from search.cost.trace import dtype_of, trace
 
     build, shape = model_of(args)
     device, timing = device_of(args), timing_of(args)
@@ -157,7 +157,8 @@ def check(args: argparse.Namespace) -> dict:
     import torch
 
     from search.cost.latency import UNIT, Latency, time_modules
-    from search.cost.operations import dtype_of, narrow
+    from search.cost.operations import narrow
+    from search.cost.trace import dtype_of
     from search.engine.latency_report import agreement
     from search.strategies.random_search import random_architectures
     from search.supernet import record
@@ -224,14 +225,12 @@ def config_model(args: argparse.Namespace) -> Callable[[], nn.Module]:
     """What builds the model of a config, as the building context says."""
     from search.engine import config
     from search.engine.errors import values_are_the_users
-    from search.registry import MODELS
+    from search.engine.networks import networks_of
+    from search.engine.run import adapter_of
     from search.supernet import record
 
-    model = config.model_of(config.load(args.config, args.cfg_options), args.config)
-
-    def build() -> nn.Module:
-        return MODELS.build(copy.deepcopy(model))
-
+    cfg = config.load(args.config, args.cfg_options)
+    build = networks_of(config.model_of(cfg, args.config), adapter_of(cfg) if cfg.get("task") else None)
     with values_are_the_users("model"):
         record(build)
     return build
@@ -284,7 +283,8 @@ def table_for(args: argparse.Namespace) -> tuple[LatencyTable, Callable[[], nn.M
     from search.cost import build_on_meta
     from search.cost.latency import Conditions
     from search.cost.latency_table import load
-    from search.cost.operations import dtype_of, narrow
+    from search.cost.operations import narrow
+    from search.cost.trace import dtype_of
     from search.supernet import record
 
     made, build = load(args.table), config_model(args)

@@ -12,7 +12,7 @@ if __name__ == "__main__":
 EXIT_CODES = """exit codes:
   0    the search finished; architecture.json and report.html are in the work directory
   2    a mistake in the options, the config or the data, said in one sentence; nothing was lost
-  3    nothing fits in --max-memory; the sentence names the smallest need
+  3    nothing fits in --max-memory, or no network is within the config's budget; the sentence names the smallest
   130  stopped by Ctrl-C; --resume goes on
 """
 

@@ -26,13 +26,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out",
         metavar="PLACE",
-        help="write every prediction here: classification to a file F.json, segmentation label maps to a folder",
+        help="write every prediction here: classification, and detection in COCO's format, to a file F.json, segmentation "
+        "label maps to a folder",
     )
     parser.add_argument("--show-dir", metavar="D", help="write every image with its true and predicted labels here")
     parser.add_argument(
         "--tta",
         action="store_true",
-        help="average predictions over each image and its mirror image; segmentation over the config's tta_pipeline",
+        help="average predictions over each image and its mirror image; segmentation and detection over the config's "
+        "tta_pipeline",
     )
     parser.add_argument("--work-dir", help="where logs go, a folder 'test' beside the checkpoint by default")
     parser.add_argument(

@@ -49,6 +49,10 @@ _NORMS = (_ATEN.native_batch_norm, _ATEN._native_batch_norm_legit_no_training)
 _GLOBAL_POOLS = (_ATEN._adaptive_avg_pool2d, _ATEN.mean)
 
 
+# (model, images [B, C, H, W]) -> anything, for classes of models that need more than images; the tasks fill it
+FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Any]] = {}
+
+
 @dataclass(frozen=True)
 class Cost:
     """``params`` and ``macs`` as plain numbers (not millions), for one input of ``input_size`` (C, H, W)."""
@@ -112,7 +116,7 @@ def count(
     """Count a model, or what a builder builds.
 
     ``input_size``: (C, H, W) of one input. ``forward(model, x)`` runs it on x [1, C, H, W]; by default
-    ``model(x)``. It runs in eval mode and without gradients; running statistics and random states stay as
+    `run_on`. It runs in eval mode and without gradients; running statistics and random states stay as
     they are. ``convention`` and ``params`` are names of ``CONVENTIONS`` and ``PARAMS``. ValueError for an unknown
     one, for an input size that isn't made of positive whole numbers, and for one that the model can't run on.
     """
@@ -132,7 +136,7 @@ def count(
         x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
         with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
             if forward is None:
-                meta(x)
+                run_on(meta, x)
             else:
                 forward(meta, x)
     except RuntimeError as error:
@@ -141,6 +145,12 @@ def count(
     flops = counter.get_total_flops() - left_out[0]
     assert flops % 2 == 0, "a multiply-add counts two"
     return Cost(count_params(meta, params), flops // 2, input_size, convention, params)
+
+
+def run_on(model: nn.Module, images: Tensor) -> Any:
+    """``model(images)``, or what ``FORWARDS`` says of the model's class."""
+    forward = next((FORWARDS[kind] for kind in type(model).__mro__ if kind in FORWARDS), None)
+    return model(images) if forward is None else forward(model, images)
 
 
 def is_auxiliary(module: nn.Module) -> bool:

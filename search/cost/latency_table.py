@@ -31,7 +31,8 @@ import torch
 from torch import Tensor
 
 from search.cost.latency import UNIT, Clock, Conditions, Latency, Timed, Timing, time_modules
-from search.cost.operations import Build, Call, Division, Survey, dtype_of, narrow, trace_architecture
+from search.cost.operations import Build, Division, Survey, narrow, trace_architecture
+from search.cost.trace import Call, dtype_of
 from search.space import Space
 from search.space.files import write_atomically
 
@@ -81,17 +82,23 @@ class LatencyTable:
 
     def operations_of(self, network: Call) -> list[Operation]:
         """The operations that a traced network runs. Raises ValueError as `predict` does."""
+        return [self.operation(call.work, call.place, call.shapes) for call in self.calls_of(network)]
+
+    def calls_of(self, network: Call) -> list[Call]:
+        """The calls of these operations. Raises ValueError where a fixed module isn't the table's."""
         try:
-            calls = self.division.operations(network)
+            return self.division.operations(network)
         except ValueError as error:
             raise ValueError(f"{self.source} was not made for this network: {error}; make a table of this config") from None
-        for call in calls:
-            if call.work not in self.operations:
-                raise ValueError(
-                    f"{self.source} has no entry for {call.place} on {call.shapes}: it was made for other sizes or settings, "
-                    "or saw too few architectures; make a table of this config"
-                )
-        return [self.operations[call.work] for call in calls]
+
+    def operation(self, work: str, place: str, shapes: Sequence[Sequence[int]]) -> Operation:
+        """The entry of a piece of work. Raises ValueError, naming its place and the shapes it is given, where there is none."""
+        if work not in self.operations:
+            raise ValueError(
+                f"{self.source} has no entry for {place} on {list(shapes)}: it was made for other sizes or settings, "
+                "or saw too few architectures; make a table of this config"
+            )
+        return self.operations[work]
 
     def require_spaces(self, spaces: Mapping[str, Space]) -> None:
         """Raise ValueError, naming the first difference, where a network has other spaces than the table."""
@@ -224,6 +231,13 @@ def measure_table(
                 module = model.get_submodule(call.path.partition("#")[0])
                 modules.append((module, _real(call.args, device, generator), _real(dict(call.kwargs), device, generator)))
             works |= fresh
+    # options that none of the networks has where they were offered
+    for offer in found.offers.values():
+        call = Call("", offer.option, offer.choice, offer.args, {}, offer.work)
+        places.setdefault(call.work, {})[call.place] = None
+        if call.work not in works:
+            modules.append((offer.make().to(device, dtype), _real(offer.args, device, generator), {}))
+            works[call.work] = call
     for architecture in whole:
         images = torch.randn(batch_size, *input_size, generator=generator, dtype=dtype).to(device)
         modules.append((narrow(build, architecture).to(device), (images,), {}))

@@ -1,8 +1,7 @@
 """What a searchable network computes, part by part: which parts any architecture is made of, found by tracing.
 
-A network of one architecture is built narrow on the meta device and run there once. Every call of a module is recorded with its
-*work*: a digest of the tensor operations below it, with their shapes and settings. Calls of equal work take equal time,
-whatever choice, option or cell they belong to. Over several architectures, modules fall in three kinds:
+A network of one architecture is built narrow on the meta device and run there once, see `search.cost.trace`. Over several
+architectures, modules fall in three kinds:
 
 - *fixed*: runs in every architecture and always does the same work (a stem, a classifier);
 - *operation*: what the architecture decides: the innermost mixed operations, modules that only some architectures run (a block
@@ -14,159 +13,66 @@ Nothing is asked of the network but to be built by the building context, so ever
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
-from search.cost.count import build_on_meta
+from search.cost.count import Cost, build_on_meta, count
+from search.cost.offers import Candidates, Offer, Offering
+from search.cost.trace import Call, dtype_of, trace
 from search.space import Architecture, Choice, Space, Token, Value
-from search.supernet import Fix, MixedOp, building, record
+from search.supernet import Fix, Pick, building, record
 
 Build = Callable[[], nn.Module]
 # draws after which a value with a wanted token is given up: only a walk can hide one so well
 _DRAWS = 1000
 
 
-@dataclass
-class Call:
-    """One call of a module: its `path` in the network (with '#2' at its second call), arguments as meta tensors, `work`.
+@dataclass(frozen=True)
+class Networks:
+    """What builds a task's networks, where a plain `Build` doesn't say it all.
 
-    `choice` and `option` of a mixed operation, else None and the class's name. `calls`: of the modules inside, in order.
+    `build`: the network, as the building context reads it. `derived`: the `Build` of one architecture's network, where it isn't
+    the supernet's, such as one with fewer heads.
     """
 
-    path: str
-    option: str
-    choice: str | None
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    work: str = ""
-    calls: list[Call] = field(default_factory=list)
+    build: Build
+    derived: Callable[[Architecture], Build] | None = None
 
-    @property
-    def place(self) -> str:
-        """The choice and its option, or the module's path."""
-        return self.path if self.choice is None else f"{self.choice}={self.option}"
-
-    @property
-    def shapes(self) -> list[list[int]]:
-        """Shapes of the tensors that it is given."""
-        return [list(tensor.shape) for tensor in _tensors([self.args, self.kwargs])]
-
-    def is_innermost(self) -> bool:
-        """Whether it is a mixed operation without another inside, or a module without modules."""
-        return not self.calls or (self.choice is not None and not any(call.holds_mixed() for call in self.calls))
-
-    def holds_mixed(self) -> bool:
-        """Whether it or a call inside is a mixed operation."""
-        return self.choice is not None or any(call.holds_mixed() for call in self.calls)
-
-    def innermost(self) -> Iterator[Call]:
-        """The innermost calls (see `is_innermost`)."""
-        if self.is_innermost():
-            yield self
-        else:
-            for call in self.calls:
-                yield from call.innermost()
+    def __call__(self) -> nn.Module:
+        """The network as the building context reads it."""
+        return self.build()
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down operations as text while modules enter and leave."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.root = Call("", "", None, (), {})
-        self._open: list[tuple[Call, int]] = [(self.root, 0)]
-        self._operations: list[str] = []
-        self._times: dict[str, int] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        self._operations.append(f"{func} {_written(args)} {_written(kwargs or {})}")
-        return func(*args, **(kwargs or {}))
-
-    def enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        times = self._times[path] = self._times.get(path, 0) + 1
-        name, choice = type(module).__name__, None
-        if isinstance(module, MixedOp):
-            name, choice = next(iter(module.ops)), module.choice
-        call = Call(path if times == 1 else f"{path}#{times}", name, choice, args, kwargs)
-        self._open[-1][0].calls.append(call)
-        self._open.append((call, len(self._operations)))
-
-    def leave(self, *_: Any) -> None:
-        call, start = self._open.pop()
-        call.work = hashlib.sha256("\n".join(self._operations[start:]).encode()).hexdigest()[:16]
-
-
-def trace(model: nn.Module, *inputs: Tensor) -> Call:
-    """The call of a model on meta tensors, in eval mode and without gradients.
-
-    Raises ValueError where it can't run on them, such as images of other channels.
-    """
-    model.eval()
-    recorder = _Recorder()
-    handles = []
-    for path, module in model.named_modules():
-        enter = _bound(recorder.enter, path)
-        handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
-        handles.append(module.register_forward_hook(recorder.leave))
-    try:
-        with torch.no_grad(), recorder:
-            model(*inputs)
-    except RuntimeError as error:
-        shapes = " and ".join(str(tuple(x.shape)) for x in inputs)
-        raise ValueError(f"the network can't run on inputs of {shapes}: {str(error).splitlines()[0]}") from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    (call,) = recorder.root.calls
-    return call
-
-
-def _bound(enter: Callable[..., None], path: str) -> Callable[..., None]:
-    return lambda module, args, kwargs: enter(path, module, args, kwargs)
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"{tuple(value.shape)}{value.dtype}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_written, value))}]"
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{key}:{_written(item)}' for key, item in value.items())}}}"
-    return repr(value)
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple | dict):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(item)
-
-
-def narrow(build: Build, architecture: Mapping[str, Any]) -> nn.Module:
-    """The network of one architecture. ValueError where it is of another space."""
-    with building(Fix(architecture)):
+def narrow(build: Build, architecture: Mapping[str, Any], pick: Pick | None = None) -> nn.Module:
+    """The network of one architecture, read by `Fix` or another `pick`. ValueError where it is of another space."""
+    if isinstance(build, Networks):
+        build = build.build if build.derived is None else build.derived(Architecture(architecture))
+    with building(pick or Fix(architecture)):
         return build()
+
+
+def cost_of(build: Build, architecture: Mapping[str, Any], input_size: Sequence[int]) -> Cost:
+    """What the whole network of one architecture costs, counted. ValueError where it is of another space."""
+    return count(lambda: narrow(build, architecture), tuple(input_size))
 
 
 def trace_architecture(build: Build, architecture: Mapping[str, Any], input_size: Sequence[int], batch_size: int = 1) -> Call:
     """The call of one architecture's network on images [batch_size, *input_size]. ValueError for one of another space."""
-    model = build_on_meta(lambda: narrow(build, architecture))
-    return trace(model, torch.empty(batch_size, *input_size, device="meta", dtype=dtype_of(model)))
+    return traced(build, architecture, input_size, batch_size)[2]
 
 
-def dtype_of(model: nn.Module) -> torch.dtype:
-    """The number type of a model's first floating-point parameter (torch's default where it has none)."""
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+def traced(
+    build: Build, architecture: Mapping[str, Any], input_size: Sequence[int], batch_size: int = 1
+) -> tuple[nn.Module, Offering, Call]:
+    """The network of an architecture on the meta device, the pick that built it, and its call (see `trace_architecture`)."""
+    pick = Offering(Architecture(architecture))
+    model = build_on_meta(lambda: narrow(build, architecture, pick))
+    return model, pick, trace(model, torch.empty(batch_size, *input_size, device="meta", dtype=dtype_of(model)))
 
 
 @dataclass(frozen=True)
@@ -190,7 +96,8 @@ class Division:
         def divide(call: Call) -> None:
             if len(works[call.path]) == 1 and times[call.path] == len(networks):
                 fixed[call.path] = call.work
-            elif len(works[call.path]) > 1 and not call.is_innermost():
+            # what holds a choice is looked into even where few networks show it at work
+            elif (len(works[call.path]) > 1 or call.holds_mixed()) and not call.is_innermost():
                 split.add(call.path)
                 for inner in call.calls:
                     divide(inner)
@@ -235,10 +142,12 @@ def _all(calls: Iterable[Call]) -> Iterator[Call]:
 
 @dataclass(frozen=True)
 class Survey:
-    """The spaces of a network's searchable modules, by part, and traced architectures that hold every option."""
+    """The spaces of a network's searchable modules, by part, traced architectures that hold every option, and by work what else
+    choices of operations offer in places that these architectures have."""
 
     spaces: Mapping[str, Space]
     networks: Mapping[Architecture, Call]
+    offers: Mapping[str, Offer] = field(default_factory=dict)
 
     @property
     def division(self) -> Division:
@@ -258,13 +167,20 @@ def survey(
     networks: dict[Architecture, Call] = {}
     works: set[str] = set()
     seen: set[tuple[str, Token]] = set()
+    offers: dict[str, Offer] = {}
+    candidates = Candidates()
 
     def add(architecture: Architecture) -> bool:
         """Trace it; whether anything in it is new."""
         before = len(works)
         if architecture not in networks:
-            network = networks[architecture] = trace_architecture(build, architecture, input_size, batch_size)
-            works.update(call.work for call in network.innermost())
+            model, pick, network = traced(build, architecture, input_size, batch_size)
+            networks[architecture] = network
+            for call in network.innermost():
+                works.add(call.work)
+                for offer in candidates.offers(pick, model, call):
+                    works.add(offer.work)
+                    offers.setdefault(offer.work, offer)
             seen.update((name, token) for name, value in architecture.items() for token in space[name].tokens(value))
         return len(works) > before
 
@@ -272,13 +188,13 @@ def survey(
     while silent < quiet and len(networks) < most:
         silent = 0 if add(space.sample(rng)) else silent + 1
     for choice in space:
-        for token in _tokens(choice):
+        for token in all_tokens(choice):
             if (choice.name, token) not in seen:
-                add(_containing(space, choice.name, token, rng))
-    return Survey(recorded.parts, networks)
+                add(containing(space, choice.name, token, rng))
+    return Survey(recorded.parts, networks, offers)
 
 
-def _tokens(choice: Choice) -> list[Token]:
+def all_tokens(choice: Choice) -> list[Token]:
     """Every token that a value of the choice can have."""
     found: dict[Token, None] = {}
     reached: dict[Any, None] = {None: None}
@@ -289,7 +205,7 @@ def _tokens(choice: Choice) -> list[Token]:
     return list(found)
 
 
-def _containing(space: Space, name: str, token: Token, rng: random.Random) -> Architecture:
+def containing(space: Space, name: str, token: Token, rng: random.Random) -> Architecture:
     """An architecture with this token; what the choice depends on is chosen so, all else at random."""
     wanted = {name: token}
     for choice in reversed(list(space)):

@@ -6,20 +6,23 @@ Importing it registers loops, hooks, runners and the strategies under the scope 
 from search.registry import STRATEGIES
 from search.strategies.darts import DARTS
 from search.strategies.pc_darts import PCDARTS
+from search.strategies.sampling import RandomTrials
 
 from .autocast import AutocastOptimWrapper
 from .bilevel_loop import BilevelLoop
 from .errors import UserError
 from .loops import TrainLoop
 from .progress import ProgressHook
+from .run import SearchResult
 from .runner import ExactRunner
 from .scoring import SupernetValLoop
-from .search import SearchResult, search
+from .search import search
 from .search_runner import SearchRunner
 from .train import TrainResult, evaluate, train
 
 STRATEGIES.register_module(name="DARTS", module=DARTS, force=True)
 STRATEGIES.register_module(name="PCDARTS", module=PCDARTS, force=True)
+STRATEGIES.register_module(name="RandomSearch", module=RandomTrials, force=True)
 
 __all__ = [
     "AutocastOptimWrapper",

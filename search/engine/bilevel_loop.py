@@ -155,6 +155,8 @@ class BilevelLoop(ExactLoop):
             value += share * loss
             for name, gradient in found.items():
                 gradients[name] = gradients[name] + share * gradient if name in gradients else share * gradient
+        if runner.budget is not None:
+            gradients = runner.budget.add_gradients(gradients, logits, runner.probabilities())
         runner.arch_optimizer.zero_grad()
         for name, gradient in gradients.items():
             logits[name].grad = gradient.to(logits[name].dtype)
@@ -228,6 +230,7 @@ class BilevelLoop(ExactLoop):
             "gap": runner.gap(supernet, derived) if scored else None,
             "partial": self.stages[self._stage].partial,
             "cost": {"params": cost.params, "macs": cost.macs} if cost else None,
+            "budget": runner.budget.line(runner.arch_params.logits, architecture) if runner.budget else None,
             **describe_architecture(runner.space, runner.probabilities(), architecture, frozen),
         }
 
@@ -244,6 +247,7 @@ class BilevelLoop(ExactLoop):
             "arch_batches": self.arch_stream.consumed,
             "arch_params": self.runner.arch_params.state_dict(),
             "arch_optimizer": self.runner.arch_optimizer.state_dict(),
+            "budget_weights": dict(self.runner.budget.weights) if self.runner.budget else {},
         }
 
     def load_state_dict(self, state: Mapping[str, Any], states: dict[str, Any] | None) -> None:
@@ -252,3 +256,5 @@ class BilevelLoop(ExactLoop):
         self.arch_stream.seek(state["arch_batches"])
         self.runner.arch_params.load_state_dict(state["arch_params"])
         self.runner.arch_optimizer.load_state_dict(state["arch_optimizer"])
+        if self.runner.budget is not None:
+            self.runner.budget.weights.update(state["budget_weights"])

@@ -1,7 +1,8 @@
 """Is a search better than chance? Its networks beside random ones, trained by one recipe, tested once each.
 
 1. Every search config runs once per seed; every architecture found is trained from scratch with the retraining config.
-2. Random architectures, uniform over the same space, are trained by the same recipe.
+2. Random architectures, uniform over the same space, are trained by the same recipe. Where the searches have a budget, they and
+   those of random search are uniform over what is within it.
 3. Random search at equal cost: as many random architectures as the mean cost of a search and its retraining pays for
    are trained by the recipe (or a stated short form of it), and the best on the validation split is kept; once per seed.
 4. The test data are read once per final network. Selection, where there is any, is by the validation split.
@@ -18,12 +19,14 @@ from typing import Any
 
 from search import report
 from search.engine import checkpoint, significance
+from search.engine.budget import TRIES, Budget, budget_is_the_users, budget_of
 from search.engine.data import require_seed
 from search.engine.errors import UserError
 from search.engine.history import finite
 from search.engine.trials import Execution, Run
 from search.space import Architecture, Space, load, save
-from search.strategies import RandomSearch, random_architectures
+from search.strategies import AskTell, RandomSearch, random_architectures
+from search.strategies.within import Within, architectures_within
 
 RANDOM, RANDOM_SEARCH = "random architectures", "random search"
 # far from the seeds of searches, so that no group shares its draws with another
@@ -95,7 +98,9 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     costs = dict(zip([(Path(r.config).stem, r.seed) for r in searches], execution.results(searches), strict=True))
     spaces = _spaces([run.work_dir / "architecture.json" for run in searches])
     found = [_found(protocol, run) for run in searches]
-    drawn = [_write(protocol, "random", f"{i}", parts) for i, parts in enumerate(_draw(spaces, protocol.random))]
+    budget = _budget(searches, spaces)
+    with budget_is_the_users(budget):
+        drawn = [_write(protocol, "random", f"{i}", parts) for i, parts in enumerate(_draw(spaces, protocol.random, budget))]
 
     labelled = [(Path(run.config).stem, run.seed, arch) for run, arch in zip(searches, found, strict=True)]
     labelled += [(RANDOM, i, arch) for i, arch in enumerate(drawn)]
@@ -106,7 +111,8 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
             cost = costs[row["group"], row["seed"]]
             row["search_seconds"], row["search_images"] = cost["seconds"], cost["images"]
     if protocol.random_search_seeds:
-        rows += _random_search(protocol, execution, spaces, rows, lower)
+        with budget_is_the_users(budget):
+            rows += _random_search(protocol, execution, spaces, rows, lower, budget)
 
     # JSON has no nan
     result = finite(summarise(protocol, rows, lower))
@@ -136,6 +142,7 @@ def _random_search(
     spaces: dict[str, Space],
     rows: Sequence[dict[str, Any]],
     lower: bool,
+    budget: Budget | None,
 ) -> list[dict[str, Any]]:
     """Rows of random search at the cost of each search config, of which all but the most costly reuse the trials."""
     unit, first = protocol.cost, protocol.retrain_seeds[0]
@@ -146,7 +153,9 @@ def _random_search(
         for config in (Path(path).stem for path in protocol.searches)
     }
     joint = _joint(spaces)
-    strategies = {seed: RandomSearch(joint, TRIAL_SEED + seed) for seed in protocol.random_search_seeds}
+    strategies: dict[int, AskTell] = {seed: RandomSearch(joint, TRIAL_SEED + seed) for seed in protocol.random_search_seeds}
+    if budget is not None:
+        strategies = {seed: Within(strategy, budget.within, TRIES) for seed, strategy in strategies.items()}
     trials: dict[int, list[tuple[Path, dict[str, Any]]]] = {seed: [] for seed in strategies}
     each = full
 
@@ -217,9 +226,23 @@ def _spaces(files: Sequence[Path]) -> dict[str, Space]:
     return {name: part.space for name, part in first.items()}
 
 
-def _draw(spaces: dict[str, Space], count: int) -> list[Parts]:
+def _budget(searches: Sequence[Run], spaces: dict[str, Space]) -> Budget | None:
+    """What the searches' networks may cost. UserError where they differ in it."""
+    given = [run.load().get("budget") for run in searches]
+    for run, own in zip(searches, given, strict=True):
+        if own != given[0]:
+            raise UserError(f"{searches[0].config} and {run.config} have different budgets: compare them apart.")
+    return None if given[0] is None else budget_of(searches[0].work_dir, spaces)
+
+
+def _draw(spaces: dict[str, Space], count: int, budget: Budget | None) -> list[Parts]:
     joint = _joint(spaces)
-    return [_split(spaces, drawn) for drawn in random_architectures(joint, min(count, joint.size), RANDOM_SEED)]
+    number = min(count, joint.size)
+    if budget is None:
+        drawn = random_architectures(joint, number, RANDOM_SEED)
+    else:
+        drawn = architectures_within(joint, number, RANDOM_SEED, budget.within, TRIES)
+    return [_split(spaces, architecture) for architecture in drawn]
 
 
 def _joint(spaces: dict[str, Space]) -> Space:

@@ -67,6 +67,8 @@ TOP: dict[str, Place] = {
     "model_wrapper_cfg": Place(mm.MODEL_WRAPPERS),
     "tta_pipeline": Place(ours.TRANSFORMS),
     "splits": Place(keys=_words("weights architecture train validation seed per_class images")),
+    "budget": Place(keys=_words("macs params latency table input_size weight rate")),
+    "executor": Place(keys=_words("jobs threads")),
     "score": Place(keys=_words("key rule")),
     "randomness": Place(keys=_words("seed diff_rank_seed deterministic")),
     "auto_scale_lr": Place(keys=_words("enable base_batch_size")),
@@ -95,8 +97,9 @@ LATER: dict[str, frozenset[str]] = {
     "CheckpointHook": _words("save_optimizer save_param_scheduler meta"),
     "EMAHook": _words("momentum gamma interval device update_buffers"),
 }
-# settings that go to a function of torch as they are; a chain's blocks (backbones/blocks.py), which check their own
-FREE = _words("loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg stages last")
+# settings that go to a function as they are: torch's, or mmcv's suppression of boxes and its pooling of their features; a
+# chain's blocks (backbones/blocks.py), which check their own
+FREE = _words("loss_scale dist_cfg mp_cfg compile metainfo meta paramwise_cfg stages last nms roi_layer")
 
 # arguments of torch's clipping functions; of the optimiser wrapper's also which of the two is called
 CLIPPING = {
@@ -185,7 +188,9 @@ def _find(name: Any, registry: Registry | None, where: str, scope: str | None) -
         if found is not None:
             return found
     known = set() if registry is None else _known(registry)
-    nested = where.rpartition(".")[2].partition("[")[0] not in {*TOP, *ANYWHERE}
+    key = where.rpartition(".")[2].partition("[")[0]
+    # a detector's sampler isn't a loader's
+    nested = key not in {*TOP, *ANYWHERE} or (key == "sampler" and where.startswith("model."))
     if nested or registry is None:
         for other in [value for value in vars(mm).values() if isinstance(value, Registry)]:
             found = _look_up(other, name, scope)
@@ -195,7 +200,7 @@ def _find(name: Any, registry: Registry | None, where: str, scope: str | None) -
 
 
 def _look_up(registry: Registry, name: str, scope: str | None) -> Any:
-    if scope is None or "." in name:
+    if scope is None or "." in name or registry.parent is None:
         return registry.get(name)
     with registry.switch_scope_and_registry(scope) as scoped:
         return scoped.get(name)

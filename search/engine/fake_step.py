@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from search.cost import bytes_kept
+from search.cost.count import FORWARDS, run_on
 from search.cost.live_bytes import LiveBytes, followed
 from search.cost.planner import Need
 from search.registry import STRATEGIES
@@ -63,7 +64,7 @@ def need_of(cfg: Config, adapter: Any, fake: bool = True) -> Need:
     """What a step of the config's search needs, in its weight step, its architecture step and its validation.
 
     ``adapter`` is the task's: it gives a fake batch (``memory_batch``) and, where the model's own losses can't run on fake
-    tensors, the losses (``memory_loss(model, **batch)``, a dict of terms). The config may be one that the adapter has not
+    tensors, the losses (``memory_loss(cfg, model, **batch)``, a dict of terms). The config may be one that the adapter has not
     completed from data. With ``fake=False`` real tensors are counted: the same figures at a step's full cost. Random states
     stay as they are.
 
@@ -84,7 +85,7 @@ def _measure(cfg: Config, adapter: Any, space: Space, live: LiveBytes) -> Need:
     runner = _runner(cfg, space)
     model, params = runner.model, runner.arch_params
     if hasattr(adapter, "memory_loss"):
-        _replace_loss(model, adapter)
+        _replace_loss(model, cfg, adapter)
     loop = cfg.get("train_cfg") or {}
     step = _Step(runner, loop.get("arch_clip_grad"), loop.get("batch_parts", 1))
     gradients = _fill_optimizers(runner)
@@ -134,15 +135,15 @@ def _runner(cfg: Config, space: Space) -> SimpleNamespace:
     with values_are_the_users("arch_optimizer"):
         arch_optimizer = OPTIMIZERS.build(dict(cfg["arch_optimizer"]), default_args={"params": list(params.parameters())})
     return SimpleNamespace(
-        model=model, arch_params=params, strategy=strategy, optim_wrapper=wrapper, arch_optimizer=arch_optimizer
+        model=model, arch_params=params, strategy=strategy, optim_wrapper=wrapper, arch_optimizer=arch_optimizer, budget=None
     )
 
 
-def _replace_loss(model: nn.Module, adapter: Any) -> None:
+def _replace_loss(model: nn.Module, cfg: Config, adapter: Any) -> None:
     forward = model.forward
 
     def loss_of_adapter(*args: Any, mode: str = "tensor", **kwargs: Any) -> Any:
-        return adapter.memory_loss(model, *args, **kwargs) if mode == "loss" else forward(*args, mode=mode, **kwargs)
+        return adapter.memory_loss(cfg, model, *args, **kwargs) if mode == "loss" else forward(*args, mode=mode, **kwargs)
 
     model.forward = loss_of_adapter
 
@@ -168,7 +169,10 @@ def _averages(cfg: Config) -> bool:
 def _validate(runner: SimpleNamespace, data: Any) -> None:
     args, kwargs = ((), dict(data)) if isinstance(data, Mapping) else (tuple(data), {})
     with batch_statistics(runner.model), runner.arch_params.gated(runner.strategy.gate):
-        runner.model(*args, **kwargs, mode="tensor")
+        if any(kind in FORWARDS for kind in type(runner.model).__mro__):
+            run_on(runner.model, kwargs["inputs"])
+        else:
+            runner.model(*args, **kwargs, mode="tensor")
 
 
 def _size(tensors: Any) -> int:

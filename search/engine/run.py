@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from search.registry import TASKS
+from search.space import Architecture
 
 from . import checkpoint, distributed
 from .data import require_seed
@@ -25,7 +27,21 @@ from .errors import UserError, full_disk_is_the_users
 from .history import NAME as HISTORY
 from .runner import ExactRunner
 
-_TRACES = (checkpoint.NAME, HISTORY, "architecture.json", "summary.json")
+_TRACES = (checkpoint.NAME, HISTORY, "architecture.json", "summary.json", "trials")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """A finished search.
+
+    ``architecture``: what was found, of all parts; ``path``: its file; ``score``: on the validation split, of the supernet
+    masked to it, or of its trial; ``summary``: the content of summary.json.
+    """
+
+    architecture: Architecture
+    path: Path
+    score: float | None
+    summary: dict[str, Any]
 
 
 def check_work_dir(work_dir: Path, kind: str, config: str, resume: bool, any_threads: bool) -> bool:

@@ -1,6 +1,5 @@
-"""One search from a config: supernet, loop, decoded architecture, summary, report."""
+"""One search from a config: supernet, loop, decoded architecture, summary, report; or trials, see `trial_search`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,38 +10,28 @@ from search.cost.count import CONVENTIONS
 from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.random_search import random_architectures
+from search.strategies.sampling import SamplingStrategy
+from search.strategies.within import NothingWithin, architectures_within
 
 from . import distributed, memory_plan, memory_report
 from .bilevel_loop import BilevelLoop
+from .budget import TRIES, Budget, Settings, settings_of
+from .budgeted_search import BudgetedSearch
 from .checkpoint import canonical_config, remove_leftovers, write_json
-from .data import Stream
+from .data import Stream, kept_random_states
 from .diagnostics import peak_memory_mib
 from .errors import UserError
-from .run import adapter_of, check_work_dir, closing, environment, prepared, running, without_test
-from .search_runner import SearchRunner
+from .run import SearchResult, adapter_of, check_work_dir, closing, environment, prepared, running, without_test
+from .search_runner import SearchRunner, strategy_of
 
 SCORING = "search.SupernetValLoop"
 RANDOM = 6  # architectures drawn to be set beside the searched one
 
 
-@dataclass(frozen=True)
-class SearchResult:
-    """A finished search.
-
-    ``architecture``: what was decoded, of all parts; ``path``: its file; ``score``: of the supernet masked to it, on the
-    validation split; ``summary``: the content of summary.json.
-    """
-
-    architecture: Architecture
-    path: Path
-    score: float | None
-    summary: dict[str, Any]
-
-
 def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
     """Searches as the config says and writes everything to ``cfg.work_dir``.
 
-    With ``cfg.resume`` it goes on from the work directory's checkpoint, if there is one.
+    With ``cfg.resume`` it goes on from the work directory's checkpoint, if there is one, or after its finished trials.
 
     Args:
         cfg: the config of a search.
@@ -51,9 +40,19 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
             `search.cost.planner`; a resumed search keeps its plan.
 
     Raises:
-        BudgetError: no settings fit in ``max_memory``.
+        BudgetError: no settings fit in ``max_memory``, or no network of the space is within ``cfg.budget``.
         UserError: a mistake in config, data or work directory; ValueError likewise from the task adapter.
     """
+    # a config without a strategy is refused below, beside its other missing keys
+    strategy = strategy_of(cfg) if "strategy" in cfg else None
+    if isinstance(strategy, SamplingStrategy):
+        if max_memory is not None:
+            raise UserError(f"--max-memory is for supernets, and {cfg.strategy['type']} trains single networks: leave it out.")
+        # runs of a comparison are made of searches, and trials are such runs
+        from .trial_search import search_by_trials
+
+        return search_by_trials(cfg, strategy)
+    settings = None if cfg.get("budget") is None else settings_of(cfg.budget)
     with running(cfg) as work_dir:
         options = memory_plan.stored(work_dir, max_memory) if cfg.get("resume") else None
         cfg = memory_plan.with_options(cfg, options or {})
@@ -85,13 +84,36 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
         with closing(SearchRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
-            runner.input_size = input_size
-            runner.derived_model = getattr(adapter_of(cfg), "derived_model", None)
+            runner.input_size, runner.task = input_size, adapter_of(cfg)
             if not isinstance(runner.train_loop, BilevelLoop):
                 raise UserError(f"train_cfg.type of a search must be 'search.BilevelLoop', not {complete.train_cfg}.")
             runner.check_score()
+            if settings is not None:
+                runner.budget = _budget(runner, settings)
             runner.train()
             return _finish(runner, complete, work_dir)
+
+
+def _budget(runner: SearchRunner, settings: Settings) -> BudgetedSearch:
+    """The config's budget; an input size that it gives is that of all costs."""
+    budget = Budget(settings, runner.networks, runner.parts, runner.input_size)
+    runner.input_size = budget.input_size
+    with kept_random_states():
+        return BudgetedSearch.prepared(
+            budget, runner.strategy, runner.space, runner.probabilities(), runner.seed, runner.logger.info
+        )
+
+
+def _random(runner: SearchRunner) -> list[Architecture]:
+    """Random architectures to be set beside the searched one; with a budget within it."""
+    number = min(RANDOM, runner.space.size)
+    if runner.budget is None:
+        return random_architectures(runner.space, number, runner.seed)
+    try:
+        return architectures_within(runner.space, number, runner.seed, runner.budget.within, TRIES)
+    except NothingWithin as error:
+        runner.logger.warning(f"no random architecture is set beside the searched one: {error}")
+        return []
 
 
 def _batch(stream: Stream) -> int:
@@ -101,7 +123,7 @@ def _batch(stream: Stream) -> int:
 def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
     """Scores beside random architectures, architecture.json, summary.json and the report."""
     architecture = runner.decode()
-    drawn = random_architectures(runner.space, min(RANDOM, runner.space.size), runner.seed)
+    drawn = _random(runner)
     with runner.averaged_weights():
         rows = [_row(runner, a) for a in (architecture, *drawn)]
     derived, randoms = rows[0], rows[1:]
@@ -122,6 +144,8 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
         "random": randoms,
         "space": {"size": runner.space.size, "fingerprint": runner.space.fingerprint},
     }
+    if runner.budget is not None:
+        summary["budget"] = runner.budget.summary(runner.arch_params.logits, runner.probabilities())
     if runner.rank == 0:
         parts = {
             name: (
@@ -134,7 +158,7 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
             "strategy": runner.strategy.name,
             "seed": runner.seed,
             "score": derived["score_supernet"],
-            "cost": {k: derived[k] for k in ("params", "macs", "input_size", "convention")},
+            "cost": {k: derived[k] for k in ("params", "macs", "latency", "input_size", "convention") if k in derived},
             "commit": summary["versions"]["commit"],
         }
         save_architecture(path, parts, provenance)
@@ -149,7 +173,9 @@ def _row(runner: SearchRunner, architecture: Architecture) -> dict[str, Any]:
     score = None
     if runner.val_loop is not None:
         score = runner.score_of(runner.val_loop.score(architecture))
+    latency = {} if runner.budget is None else {k: v for k, v in runner.budget.figures(architecture).items() if k == "latency"}
     return {
+        **latency,
         "architecture": architecture.to_json(),
         "params": cost.params,
         "macs": cost.macs,

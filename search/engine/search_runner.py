@@ -1,7 +1,7 @@
 """The runner of a search."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,21 +12,34 @@ from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS, OPTIMIZERS
 from torch import nn
 
-from search.cost import Cost, count
+from search.cost import Cost
+from search.cost.operations import Networks, cost_of
 from search.registry import RUNNERS, STRATEGIES
 from search.space import Architecture, Space
 from search.strategies.bilevel import Unrolled
 from search.strategies.gradient import GradientStrategy
 from search.strategies.virtual_sgd import check_sgd
-from search.supernet import ArchParams, Fix, Relax, building, record
+from search.supernet import ArchParams, Relax, building, record
 
 from . import distributed
+from .budgeted_search import BudgetedSearch
 from .data import kept_random_states
 from .errors import UserError, values_are_the_users
 from .execution import settle_plans
+from .networks import networks_of
 from .runner import ExactRunner
 from .searchable import with_argument
 from .stages import take_over
+
+
+def strategy_of(cfg: Mapping[str, Any]) -> Any:
+    """What the config's ``strategy`` describes: a `GradientStrategy` or a `SamplingStrategy`. UserError for an unknown type."""
+    settings = copy.deepcopy(dict(cfg["strategy"]))
+    strategy = STRATEGIES.get(settings.pop("type", ""))
+    if strategy is None:
+        known = ", ".join(sorted(STRATEGIES.module_dict))
+        raise UserError(f"strategy.type of {cfg['strategy']} is unknown: known are {known}.")
+    return strategy(**settings)
 
 
 @RUNNERS.register_module()
@@ -40,8 +53,10 @@ class SearchRunner(ExactRunner):
     kind = "search"
     # (C, H, W) of an input, which `search` sets; without it costs aren't counted
     input_size: tuple[int, ...] | None = None
-    # (model's config, architecture) -> config of the derived network, where a task says that they differ (`search` sets it)
-    derived_model: Callable[[Any, Architecture], Any] | None = None
+    # the task's adapter, which may say what the derived networks are (`search` sets it)
+    task: Any = None
+    # what a found network may cost (`search` sets it)
+    budget: BudgetedSearch | None = None
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Lists the model's choices on the meta device, makes the logits, builds the model wide.
@@ -51,12 +66,7 @@ class SearchRunner(ExactRunner):
         """
         if not isinstance(model, dict):
             raise UserError(f"A search builds its model from a config (dict), not from a {type(model).__name__}.")
-        settings = copy.deepcopy(dict(self.cfg["strategy"]))
-        strategy = STRATEGIES.get(settings.pop("type", ""))
-        if strategy is None:
-            known = ", ".join(sorted(STRATEGIES.module_dict))
-            raise UserError(f"strategy.type of {self.cfg['strategy']} is unknown: known are {known}.")
-        self.strategy: GradientStrategy = strategy(**settings)
+        self.strategy: GradientStrategy = strategy_of(self.cfg)
         recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
         self.parts: dict[str, Space] = recorded.parts
         self.space = recorded.space
@@ -112,7 +122,9 @@ class SearchRunner(ExactRunner):
         return built
 
     def decode(self) -> Architecture:
-        """The architecture that the logits stand for now."""
+        """The architecture that the logits stand for now; with a budget one that is within it."""
+        if self.budget is not None:
+            return self.budget.decode(self.probabilities())
         return self.strategy.decode(self.space, self.probabilities())
 
     def probabilities(self) -> dict[str, Any]:
@@ -131,19 +143,14 @@ class SearchRunner(ExactRunner):
             for hook in averaging:
                 hook.after_test_epoch(self)
 
+    @property
+    def networks(self) -> Networks:
+        """What builds the derived networks, of the search's own width and depth."""
+        return networks_of(self.cfg["model"], self.task)
+
     def cost_of(self, architecture: Architecture) -> Cost | None:
-        """What the derived network of the search's own width and depth costs; None without an input size."""
-        if self.input_size is None:
-            return None
-        model = copy.deepcopy(self.cfg["model"])
-        if self.derived_model is not None:
-            model = self.derived_model(model, architecture)
-
-        def narrow() -> nn.Module:
-            with building(Fix(architecture)):
-                return MODELS.build(copy.deepcopy(model))
-
-        return count(narrow, self.input_size)
+        """What an architecture's derived network costs as a whole; None without an input size."""
+        return None if self.input_size is None else cost_of(self.networks, architecture, self.input_size)
 
     def gap(self, supernet: float, derived: float) -> float:
         """How much worse the derived network scores than the supernet; negative when it scores better."""

@@ -21,6 +21,8 @@ LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader", "test_datalo
 # which loader reads which split, in a search and in a retraining
 SEARCH = {"train_dataloader": "weights", "arch_dataloader": "architecture", "val_dataloader": "validation"}
 RETRAIN = {"train_dataloader": "train", "val_dataloader": "validation"}
+# keys of a config that name files and folders below its data_root
+FILES = ("train_ann", "val_ann", "train_img", "val_img")
 _SYNC = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
 
 
@@ -69,8 +71,15 @@ def every_dataset(cfg: Config) -> Iterator[tuple[str, dict]]:
             yield name, dataset
 
 
-def apply_data_root(cfg: Config) -> None:
-    """Write the config's ``data_root`` into every dataset that takes one. ValueError where none does."""
+def apply_data_root(cfg: Config, read: Sequence[str] = ()) -> None:
+    """Write the config's ``data_root`` into every dataset that takes one.
+
+    ``read``: which of `FILES` the task reads. ValueError where one is given that it doesn't, and where no dataset takes a
+    ``data_root``.
+    """
+    for key in FILES:
+        if cfg.get(key) is not None and key not in read:
+            raise ValueError(f"{key}={cfg[key]!r} changes nothing: the data of task {cfg.get('task')!r} have no such file")
     if cfg.get("data_root") is None:
         return
     taking = [dataset for _, dataset in every_dataset(cfg) if takes(DATASETS, dataset, "data_root")]

@@ -50,6 +50,8 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
         UserError: a mistake in config, data or work directory; ValueError likewise from adapter, architecture or
             inheritance.
     """
+    if cfg.get("budget") is not None:
+        raise UserError("budget limits what a search may find, and a training has no use for it: leave it out.")
     with running(cfg) as work_dir:
         require_architecture(cfg)
         found = dict(_architectures(cfg.get("model", {})))

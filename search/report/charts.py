@@ -98,6 +98,25 @@ def shade_warm_up(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:
         axes.axvspan(min(frozen) - 0.5, max(frozen) + 0.5, color=GRID, alpha=0.45, linewidth=0)
 
 
+def trials(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """The score of every trial, and the best so far; None where none has a score."""
+    scored = [(row["trial"], value) for row in rows if (value := number(row, "score", "validation")) is not None]
+    best = [(row["trial"], value) for row in rows if (value := number(row, "best")) is not None]
+    if not scored:
+        return None
+    with style():
+        figure = new_figure(_WIDTH, _HEIGHT)
+        axes = figure.add_axes((0.1, 0.16, 0.87, 0.68))
+        axes.scatter(*zip(*scored, strict=True), s=22, color=MUTED, linewidths=0, label="a trial", zorder=2)
+        if best:
+            axes.step(*zip(*best, strict=True), where="post", color=COLOURS[0], label="best so far", zorder=3)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_xlabel("trial")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
+        return to_svg(figure, "Trials")
+
+
 def beside_random(summary: Mapping[str, Any]) -> str | None:
     """Cost and score with the supernet's weights: the searched architecture beside the random ones."""
     derived = summary.get("derived")

@@ -5,6 +5,7 @@ are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -47,7 +48,9 @@ def over_time(space: Space, history: History, cell: str) -> str | None:
     limits = (min(every), max(every))
     with style():
         count = len(columns) + bool(nodes)
-        figure, axes_at = _grid(len(rows), count)
+        # where colours repeat, only the name of the strongest option tells what a line is
+        legend = len(options) <= len(COLOURS)
+        figure, axes_at = _grid(len(rows), count, legend)
         for (node, source), choice in edges.items():
             axes = axes_at(rows.index(node), columns.index(source))
             colours = [colour_of(option, options) for option in choice.options]
@@ -58,7 +61,8 @@ def over_time(space: Space, history: History, cell: str) -> str | None:
             _plot(axes, history, choice.name, [INK] * len(choice.options), None)
             _ends(axes, history, choice)
             _title(axes, f"edge weights into {node}", "")
-        _legend(figure, options)
+        if legend:
+            _legend(figure, options)
         return to_svg(figure, f"Probabilities of {cell or space.name}")
 
 
@@ -123,7 +127,8 @@ def _plot(axes: Axes, history: History, name: str, colours: Sequence[str], limit
 
 def _title(axes: Axes, left: str, right: str) -> None:
     axes.text(0, 1.05, left, transform=axes.transAxes, size=7.5, weight="bold")
-    axes.text(1, 1.05, right, transform=axes.transAxes, size=7, color=MUTED, ha="right")
+    # a long name takes two lines
+    axes.text(1, 1.05, fill(right, 16), transform=axes.transAxes, size=7, color=MUTED, ha="right", linespacing=1.0)
 
 
 def _ends(axes: Axes, history: History, choice: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from search.report import charts, gates
+from search.report import budget, charts, gates, trials
 from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
 from search.report.read import Part, WorkDir, last_moves, number, read, series
@@ -52,6 +52,7 @@ def render(found: WorkDir) -> str:
             notes=found.notes,
             parts=[_part(part, found.history) for part in found.parts],
             training=_training(found),
+            trials=trials.section(found),
             frozen=any(row.get("phase") == "freeze" for row in found.history),
             settled=_settled(found.history),
             beside=_beside(found.summary),
@@ -91,13 +92,16 @@ def _tiles(found: WorkDir) -> list[tuple[str, str, str]]:
     validation = series(found.history, "score", "validation")[1]
     if validation:
         tiles.append((_score_key(found), f"{validation[-1]:.4g}", "validation, last epoch"))
+    elif found.trials and (value := number(summary, "validation")) is not None:
+        tiles.append((_score_key(found), f"{value:.4g}", "validation, best trial"))
     if (value := number(summary, "space", "size")) is not None:
         tiles.append(("Space", size_text(value), "architectures"))
     seconds = number(summary, "seconds")
     if seconds is None and found.history:
         seconds = sum(series(found.history, "seconds")[1]) or None
     if seconds is not None:
-        tiles.append(("Time", duration(seconds), f"{len(found.history)} epochs"))
+        of = f"{len(found.trials)} trials" if found.trials else f"{len(found.history)} epochs"
+        tiles.append(("Time", duration(seconds), of))
     memory = number(summary, "peak_memory_mib") or max(series(found.history, "peak_memory_mib")[1], default=None)
     if memory is not None:
         tiles.append(("Peak memory", f"{memory:,.0f} MiB", "of the process or the device"))
@@ -207,6 +211,7 @@ def _beside(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         "supernet": millions(value) if (value := number(summary, "supernet", "params")) is not None else None,
         "convention": derived.get("counted", derived.get("convention")),
         "random": sum(score is not None for score in scored),
+        "budget": budget.section(summary),
     }
 
 

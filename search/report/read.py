@@ -31,12 +31,13 @@ class Part:
 class WorkDir:
     """The readable content of a work directory; what could not be read is None or empty, and noted.
 
-    history: one mapping per line of history.jsonl, in file order. splits: file name -> (entries, hash or
-    None).
+    history: one mapping per epoch's line of history.jsonl, in file order; trials: per trial's line. splits: file name ->
+    (entries, hash or None).
     """
 
     path: Path
     history: list[dict[str, Any]] = field(default_factory=list)
+    trials: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     compare: dict[str, Any] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
@@ -54,7 +55,9 @@ def read(work_dir: str | Path) -> WorkDir:
     if not any((path / name).is_file() for name in FILES):
         raise ValueError(f"nothing to report in {str(path)!r}: it holds none of {', '.join(FILES)}")
     found = WorkDir(path)
-    found.history = _history(path / "history.jsonl", found.notes)
+    lines = _history(path / "history.jsonl", found.notes)
+    found.history = [row for row in lines if is_number(row.get("epoch"))]
+    found.trials = [row for row in lines if not is_number(row.get("epoch"))]
     found.summary = _object(path / "summary.json", found.notes)
     found.compare = _object(path / "compare.json", found.notes)
     if found.compare and not isinstance(found.compare.get("runs"), list):
@@ -79,7 +82,7 @@ def _history(path: Path, notes: list[str]) -> list[dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             row = None
-        if not isinstance(row, dict) or not is_number(row.get("epoch")):
+        if not isinstance(row, dict) or not (is_number(row.get("epoch")) or is_number(row.get("trial"))):
             where = "the last line" if number == len(lines) else f"line {number}"
             notes.append(f"{where} of history.jsonl can't be read (half-written?) and is left out")
             continue

@@ -16,17 +16,33 @@ included (a walk: see `_best_path`). Only choices that turn out active are read.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
 from search.space.architecture import Architecture
 from search.space.choice import Choice, OneOf, Option, Ordinal, Value, position, same
 from search.space.space import Space
-from search.space.structured import SomeOf, Walk
+from search.space.structured import SomeOf, Transition, Walk
 
 Probs = Mapping[str, Any]
+# stands for 0 where a logarithm is taken
+_SMALLEST = sys.float_info.min
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """How many nats less likely than the decoded architecture every other one is, as a sum over what it chooses.
+
+    `options`: by choice and option, of active choices; `moves`: by walk and move. The decoded architecture has a sum of 0, and
+    no other a smaller one. `at_most`: no architecture may hold more than a number of these (choice, option) pairs.
+    """
+
+    options: Mapping[str, Mapping[Option, float]]
+    moves: Mapping[str, Mapping[Transition, float]]
+    at_most: tuple[tuple[tuple[tuple[str, Option], ...], int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,10 @@ class Argmax:
     def __call__(self, space: Space, probs: Probs) -> Architecture:
         """The architecture; ValueError where a choice has no usable probabilities."""
         return _decode(space, probs, lambda choice: _row(choice, probs))
+
+    def penalties(self, space: Space, probs: Probs) -> Penalties:
+        """What other architectures than the decoded one lose; ValueError where a choice has no usable probabilities."""
+        return _penalties(space, probs, lambda choice: _row(choice, probs))
 
 
 @dataclass(frozen=True)
@@ -57,9 +77,7 @@ class TopInputs:
 
     def __call__(self, space: Space, probs: Probs) -> Architecture:
         """The architecture; ValueError where probabilities are unusable or the limit cannot be met."""
-        if self.skip_limit is not None and not any(
-            c.name.startswith(self.scope) and isinstance(c, OneOf) and position(c.options, self.skip) is not None for c in space
-        ):
+        if self.skip_limit is not None and not self._skips(space):
             raise ValueError(
                 f"skip_limit={self.skip_limit} has nothing to bound: space {space.name!r} has no choice beginning with "
                 f"{self.scope!r} that offers {self.skip!r}"
@@ -82,6 +100,16 @@ class TopInputs:
             row[_skip_index(space[weakest], self.skip)] = 0.0
             left[weakest] = row
             cut.add(weakest)
+
+    def penalties(self, space: Space, probs: Probs) -> Penalties:
+        """What other architectures lose against the one decoded without a skip limit; ValueError as `Argmax.penalties`."""
+        found = _penalties(space, probs, lambda choice: _strengths(space, choice, probs))
+        return found if self.skip_limit is None else replace(found, at_most=((self._skips(space), self.skip_limit),))
+
+    def _skips(self, space: Space) -> tuple[tuple[str, Option], ...]:
+        """What `skip_limit` bounds."""
+        bounded = [c for c in space if c.name.startswith(self.scope) and isinstance(c, OneOf)]
+        return tuple((c.name, self.skip) for c in bounded if position(c.options, self.skip) is not None)
 
 
 def _decode(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float]]) -> Architecture:
@@ -145,14 +173,18 @@ def _strengths(space: Space, choice: SomeOf, probs: Probs) -> list[float]:
     ]
 
 
-def _strongest(choice: SomeOf, strengths: Sequence[float]) -> Value:
+def _number_kept(choice: SomeOf) -> int:
     fewest, most = choice.bounds
     if fewest != most:
         raise ValueError(
             f"choice {choice.name!r} keeps {fewest} to {most} options, which strengths alone cannot settle; "
             f"restrict it to one number first, such as {{'k': {most}}}"
         )
-    ranked = sorted(range(len(strengths)), key=lambda i: (-strengths[i], i))[:most]
+    return most
+
+
+def _strongest(choice: SomeOf, strengths: Sequence[float]) -> Value:
+    ranked = sorted(range(len(strengths)), key=lambda i: (-strengths[i], i))[: _number_kept(choice)]
     return tuple(choice.options[i] for i in sorted(ranked))
 
 
@@ -200,6 +232,48 @@ def _best_path(walk: Walk, probs: Probs) -> Value:
         so_far *= weight(layer, before, state)
         path.append(state)
     return tuple(path)
+
+
+def _penalties(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float]]) -> Penalties:
+    options: dict[str, dict[Option, float]] = {}
+    moves: dict[str, dict[Transition, float]] = {}
+    for choice in space:
+        if isinstance(choice, Walk):
+            moves[choice.name] = _moves_lost(choice, probs)
+        elif isinstance(choice, SomeOf):
+            logs = [_log(strength) for strength in strengths(choice)]
+            # the decoded ones, the strongest, lose nothing in sum
+            kept = _number_kept(choice)
+            mean = sum(sorted(logs, reverse=True)[:kept]) / max(kept, 1)
+            options[choice.name] = {option: mean - log for option, log in zip(choice.options, logs, strict=True)}
+        elif isinstance(choice, OneOf | Ordinal):
+            held = [(o, _log(p)) for o, p in zip(choice.options, _row(choice, probs), strict=True) if choice.contains(o)]
+            best = max(log for _, log in held)
+            options[choice.name] = {option: best - log for option, log in held}
+        else:
+            raise ValueError(f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode")
+    return Penalties(options, moves)
+
+
+def _log(p: float) -> float:
+    return math.log(max(p, _SMALLEST))
+
+
+def _moves_lost(walk: Walk, probs: Probs) -> dict[Transition, float]:
+    """What each move loses against the best way on from the state that it leaves."""
+    if walk.name not in probs:
+        raise ValueError(f"choice {walk.name!r} has no probabilities to decode")
+    table = probs[walk.name]
+    scores: dict[Transition, float] = {}
+    # the best sum of logarithms after a layer's state, moves of later layers first
+    after: dict[tuple[int, Option | None], float] = {}
+    for layer, before, state in reversed(walk.transitions):
+        p = table.get((layer, before, state), 1.0 if before is None else None)
+        if p is None or not math.isfinite(p) or p < 0:
+            raise ValueError(f"choice {walk.name!r} has probability {p} for the move {(layer, before, state)!r}")
+        score = scores[layer, before, state] = _log(p) + after.get((layer, state), 0.0)
+        after[layer - 1, before] = max(after.get((layer - 1, before), -math.inf), score)
+    return {move: after[move[0] - 1, move[1]] - score for move, score in scores.items()}
 
 
 def _skip_index(choice: Choice, skip: str) -> int:

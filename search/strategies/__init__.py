@@ -5,6 +5,7 @@ from search.strategies.darts import DARTS
 from search.strategies.gradient import GradientStrategy
 from search.strategies.pc_darts import PCDARTS
 from search.strategies.random_search import Exhausted, RandomSearch, Trial, random_architectures
+from search.strategies.sampling import RandomTrials, SamplingStrategy
 from search.strategies.table import AskTell, Table, nas_bench_macro, regret_curve
 from search.strategies.virtual_sgd import check_sgd, learning_rates, virtual_sgd
 
@@ -17,6 +18,8 @@ __all__ = [
     "FirstOrder",
     "GradientStrategy",
     "RandomSearch",
+    "RandomTrials",
+    "SamplingStrategy",
     "Table",
     "Trial",
     "Unrolled",

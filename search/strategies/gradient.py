@@ -20,7 +20,8 @@ class GradientStrategy:
     """What a bilevel search loop needs to know; the loop owns the model, the data and the optimisers.
 
     ``gate`` turns logits into weights of the candidates; ``update`` gives the logits' gradients of a
-    ``Bilevel``; ``decode`` reads an architecture from the probabilities; in the first ``freeze_epochs``
+    ``Bilevel``; ``decode`` reads an architecture from the probabilities, and searches with a budget need its
+    ``penalties(space, probabilities)`` too (``search/space/decode.py``); in the first ``freeze_epochs``
     epochs only weights move; ``edge_logits``: each input of a node has a logit of its own, beside those of
     its operations.
     """

@@ -13,7 +13,8 @@ from backbones.chain_net import ChainNet
 from search.cost import latency, latency_table
 from search.cost.guidelines import GUIDELINES, measure_guidelines
 from search.cost.latency import Conditions, Latency, Timing, measure, time_in_rounds
-from search.cost.operations import Division, narrow, survey, trace, trace_architecture
+from search.cost.operations import Division, narrow, survey, trace_architecture
+from search.cost.trace import trace
 from search.supernet import reading, record
 
 CPU = torch.device("cpu")

@@ -172,7 +172,7 @@ class Adapter(tiny.TinyTask):
 
 
 class WithLoss(Adapter):
-    def memory_loss(self, model, inputs, label):
+    def memory_loss(self, cfg, model, inputs, label):
         """The forward on the fake tensors there are, the loss of their sum."""
         return {"loss": model(inputs, label, mode="tensor").square().sum()}
 

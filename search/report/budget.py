@@ -1,0 +1,50 @@
+"""A search's budget on the page: limits beside what the derived network costs, and what they took from its likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.report.read import number
+from search.report.words import millions
+
+METRICS = {"macs": "multiply-adds", "params": "parameters", "latency": "latency"}
+
+
+def section(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``rows`` (metric, limit, derived, smallest possible, expected) and ``text``; None without a budget."""
+    budget = summary.get("budget")
+    limits = budget.get("limits") if isinstance(budget, Mapping) else None
+    if not isinstance(limits, Mapping):
+        return None
+    rows = []
+    for metric, row in limits.items():
+        if isinstance(row, Mapping):
+            smallest = number(budget, "smallest", metric)
+            figures = (number(row, "limit"), number(row, "derived"), smallest, number(row, "expected"))
+            rows.append((METRICS.get(metric, metric), *(_text(metric, value) for value in figures)))
+    return {"rows": rows, "text": " ".join(_sentences(budget))}
+
+
+def _text(metric: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g} ms" if metric == "latency" else millions(value)
+
+
+def _sentences(budget: Mapping[str, Any]) -> list[str]:
+    lost, size, table = number(budget, "lost_nats"), budget.get("input_size"), budget.get("table")
+    said = []
+    if lost == 0:
+        said.append("What the logits decode to is within the budget.")
+    else:
+        said.append("What the logits decode to is over the budget.")
+        if lost is not None:
+            least = "the likeliest within it" if budget.get("likeliest") else "the likeliest within it that was found"
+            said.append(f"The network kept is {least}, {lost:.3g} nats less likely.")
+    if isinstance(size, list):
+        said.append(f"Whole networks are counted at {'×'.join(map(str, size))}.")
+    if isinstance(table, Mapping):
+        measured = f"measured on {table.get('device')} with {table.get('threads')} threads"
+        said.append(f"Latency is predicted from {table.get('file')}, {measured}.")
+    return said
