@@ -101,7 +101,7 @@ def roi_align_forward(
     """Features [B, C, H, W] averaged over the bins of boxes [N, 5] (image, x1, y1, x2, y2): [N, C, bins, bins]."""
     if pool_mode != 1:
         raise unavailable("RoIAlign with pool_mode='max'")
-    bins = (aligned_height, aligned_width)
+    bins, features = (aligned_height, aligned_width), _poolable(features)
     output.copy_(torchvision.ops.roi_align(features, rois.to(features.dtype), bins, spatial_scale, sampling_ratio, aligned))
 
 
@@ -120,7 +120,7 @@ def roi_align_backward(
 ) -> None:
     """The gradient for the features, [B, C, H, W]."""
     assert pool_mode == 1, "the forward refuses all but averages"
-    bins, shape = (aligned_height, aligned_width), grad_features.shape
+    bins, shape, grad_output = (aligned_height, aligned_width), grad_features.shape, _poolable(grad_output)
     rois = rois.to(grad_output.dtype)
     grad_features.copy_(_compiled._roi_align_backward(grad_output, rois, spatial_scale, *bins, *shape, sampling_ratio, aligned))
 
@@ -129,6 +129,7 @@ def roi_pool_forward(
     features: Tensor, rois: Tensor, output: Tensor, argmax: Tensor, pooled_height: int, pooled_width: int, spatial_scale: float
 ) -> None:
     """Maxima of features [B, C, H, W] in the bins of boxes [N, 5]: [N, C, bins, bins], and where they were (int32)."""
+    features = _poolable(features)
     values, places = _compiled.roi_pool(features, rois.to(features.dtype), spatial_scale, pooled_height, pooled_width)
     output.copy_(values)
     argmax.copy_(places)
@@ -144,9 +145,15 @@ def roi_pool_backward(
     spatial_scale: float,
 ) -> None:
     """The gradient for the features, [B, C, H, W]."""
-    bins, shape = (pooled_height, pooled_width), grad_features.shape
+    bins, shape, grad_output = (pooled_height, pooled_width), grad_features.shape, _poolable(grad_output)
     rois = rois.to(grad_output.dtype)
     grad_features.copy_(_compiled._roi_pool_backward(grad_output, rois, argmax, spatial_scale, *bins, *shape))
+
+
+def _poolable(x: Tensor) -> Tensor:
+    """x in a precision that torchvision pools boxes in, both ways: not bfloat16, and float16 on CUDA alone."""
+    kept = x.dtype in (torch.float32, torch.float64) or (x.dtype == torch.float16 and x.is_cuda)
+    return x if kept else x.float()
 
 
 def deform_conv_forward(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ from PIL import Image
 
 from search.engine.errors import UserError, values_are_the_users
 from search.registry import DATASETS
-from tasks.segmentation.loading import ONE_CHANNEL, colours, unreadable
+from tasks.image_files import in_threads, size_of, unreadable
+from tasks.segmentation.loading import ONE_CHANNEL, colours
 
 # of a dataset's arguments, those that don't change which images there are
 _HOW_READ = ("pipeline", "test_mode", "lazy_init", "serialize_data")
-_ROTATED = 5  # EXIF orientations from here on swap height and width
-_ORIENTATION = 274
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def classes_found(folder: Path, suffix: str, ignored: int) -> int:
     than two classes.
     """
     files = sorted(path for path in folder.rglob(f"*{suffix}") if path.is_file())
-    most = max(_in_threads(lambda path: _largest(path, ignored), files), default=-1)
+    most = max(in_threads(lambda path: _largest(path, ignored), files), default=-1)
     if most < 1:
         raise UserError(
             f"the {len(files)} label files *{suffix} below {folder} have {most + 1} classes: give label files whose pixels are "
@@ -125,28 +123,11 @@ def _looked_at(images: Sequence[str], labels: Sequence[str]) -> list[tuple[int, 
     for image, label in zip(images, labels, strict=False):
         if not Path(label).is_file():
             raise UserError(f"the image {image} has no label file {label}: add it, or remove the image")
-    sizes = _in_threads(_size, images)
-    for image, size, label, (width, height) in zip(images, sizes, labels, _in_threads(_label_size, labels), strict=False):
+    sizes = in_threads(size_of, images)
+    for image, size, label, (width, height) in zip(images, sizes, labels, in_threads(_label_size, labels), strict=False):
         if size != (width, height):
             raise UserError(f"the label file {label} has {width}x{height} pixels, but its image {image} {size[0]}x{size[1]}")
     return sizes
-
-
-def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    # reading and decoding wait for the disk or run outside of Python's lock
-    with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(function, items))
-
-
-def _size(path: str) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # as cv2, which mmcv reads with, turns it; of a PNG file Pillow would decode all pixels to find out
-            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= _ROTATED
-            return (height, width) if turned else (width, height)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise unreadable(path, error) from error
 
 
 def _label_size(path: str) -> tuple[int, int]:

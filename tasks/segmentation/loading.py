@@ -1,6 +1,6 @@
-"""Reading images and label maps by mmseg's transforms, with one sentence for a file that can't be used.
+"""Reading label maps by mmseg's transform, with one sentence for a file that can't be used.
 
-The task adapter puts these in place of mmseg's own, so configs name mmseg's. H, W: height and width in pixels.
+The task adapter puts this, and `tasks.image_files.LoadImage`, in place of the packages' own, so configs name those.
 """
 
 from __future__ import annotations
@@ -11,21 +11,15 @@ from typing import Any
 
 import mmengine.fileio as fileio
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from search.engine.errors import UserError
 from search.registry import TRANSFORMS
+from tasks.image_files import unreadable
 
 # of Pillow: one channel, so that a pixel can be a class number
 ONE_CHANNEL = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
-
-
-def unreadable(path: str | Path, error: BaseException) -> UserError:
-    """The sentence for an image or a label file that can't be read."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"cannot read {path}: {reason}; replace or remove this file")
 
 
 def colours(path: str | Path, mode: str) -> UserError:
@@ -33,18 +27,6 @@ def colours(path: str | Path, mode: str) -> UserError:
     return UserError(
         f"the label file {path} is a colour image ({mode}): a pixel must be its class's number, so give a file of one channel"
     )
-
-
-@TRANSFORMS.register_module()
-class LoadImage(LoadImageFromFile):
-    """mmcv's LoadImageFromFile. Raises UserError, naming the file, for one that is missing, damaged or no image."""
-
-    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
-        """As mmcv's: adds 'img', uint8 [H, W, 3] in BGR, and its shapes."""
-        try:
-            return super().transform(results)
-        except (OSError, AssertionError, ValueError) as error:
-            raise unreadable(results["img_path"], error) from error
 
 
 @TRANSFORMS.register_module()

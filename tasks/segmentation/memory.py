@@ -58,7 +58,9 @@ def memory_batch(cfg: Mapping[str, Any], loader: str) -> dict[str, list]:
     return dict(inputs=[torch.zeros(channels, height, width, dtype=torch.uint8) for _ in range(size)], data_samples=samples)
 
 
-def memory_loss(model: nn.Module, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+def memory_loss(
+    cfg: Mapping[str, Any], model: nn.Module, inputs: Tensor, data_samples: list[SegDataSample]
+) -> dict[str, Tensor]:
     """The segmentor's losses on tensors without values, as a dict of terms.
 
     mmseg's heads also count how many pixels are right, which gives shapes that depend on values. Here is what their losses

@@ -120,6 +120,22 @@ def test_roi_pool_equals_torchvision():
     torch.testing.assert_close(results[0], results[1])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layer", [mmcv_ops.RoIAlign, mmcv_ops.RoIPool])
+def test_boxes_are_pooled_in_16_bits_both_ways(layer, dtype):
+    # values that 16 bits hold, so that the precision inside is all that may differ
+    rois = torch.cat([torch.tensor([[0.0], [1]]), boxes(2).round()], dim=1)
+    source = torch.arange(2 * 2 * 16 * 16.0).reshape(2, 2, 16, 16) % 64
+    results = []
+    for features in (source.to(dtype), source):
+        features = features.requires_grad_()
+        output = layer(3, 0.5)(features, rois.to(features.dtype))
+        output.sum().backward()
+        assert output.dtype == features.grad.dtype == features.dtype
+        results.append((output.float(), features.grad.float()))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-2)
+
+
 def double(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
@@ -214,11 +230,11 @@ def test_compiled_operations_are_left_alone(tmp_path):
     (tmp_path / "mmcv").mkdir()
     (tmp_path / "mmcv" / "__init__.py").touch()
     (tmp_path / "mmcv" / "_ext.py").write_text("def nms(): return 'compiled'\n")
-    source = "import mmcv, tasks.detection\nfrom mmcv import _ext\nprint(_ext.nms(), hasattr(_ext, 'softnms'))"
+    source = "import mmcv, tasks.mm_ops\nfrom mmcv import _ext\nprint(_ext.nms(), hasattr(_ext, 'softnms'))"
     assert python("-c", source, path=tmp_path).splitlines()[-1] == "compiled False"
 
 
 def test_without_mmcv_nothing_happens(tmp_path):
     (tmp_path / "mmcv.py").write_text("raise ModuleNotFoundError('no mmcv')\n")
-    source = "import sys, tasks.detection\nprint('mmcv' in sys.modules)"
+    source = "import sys, tasks.mm_ops\nprint('mmcv' in sys.modules)"
     assert python("-c", source, path=tmp_path).splitlines()[-1] == "False"

@@ -1,6 +1,7 @@
 """mmdet's own tools/train.py and inferencer run a backbone of ours: a config names it, nothing else is needed."""
 
 import json
+import random
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ pytest.importorskip("mmdet")
 
 import tasks.detection  # noqa: F401
 from search.registry import MODELS
+from search.space import save
+from search.supernet import record
 from tests.tasks.detection.test_downstream import retinanet
 from tests.tasks.scripts import python, tool, write_config
 
@@ -130,3 +133,27 @@ def test_mmdet_trains_validates_and_infers(coco):
     script.write_text(SCRIPT)
     out = python(script, file, coco / "work" / "epoch_1.pth", coco / "images" / "1.png", cwd=coco)
     assert "INFERRED" in out
+
+
+def test_mmdet_trains_what_a_search_left_behind(coco):
+    """A cell from an architecture file, and our data set and metric, which find the classes: a config names them."""
+    backbone = dict(type="search.CellNet", channels=4, layers=4, stem="imagenet", reductions=(1, 3), out_indices=(0, 1, 2, 3))
+    parts = record(lambda: MODELS.build(dict(backbone))).parts
+    architecture = parts["backbone"].sample(random.Random(0))
+    provenance = dict(strategy="random", seed=0, score=None, cost={}, commit=None)
+    save(coco / "architecture.json", {"backbone": (parts["backbone"], architecture)}, provenance)
+    backbone["arch"] = str(coco / "architecture.json")
+    channels = list(MODELS.build(dict(backbone)).out_channels)
+    settings = config(coco, backbone, channels)
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        dataset = settings[key]["dataset"]
+        dataset.pop("metainfo", None)
+        dataset["type"] = "search.CocoImages"
+    settings["val_evaluator"] = settings["test_evaluator"] = dict(type="search.BoxAP", ann_file=str(coco / "instances.json"))
+    file = write_config(coco / "config.py", settings)
+    out = python(tool("mmdet", "train"), file, "--work-dir", coco / "work", cwd=coco)
+    assert "bbox_mAP" in out
+    saved = torch.load(coco / "work" / "epoch_1.pth", weights_only=False)
+    assert tuple(saved["meta"]["dataset_meta"]["classes"]) == CLASSES
+    narrow = {f"backbone.{name}" for name in MODELS.build(dict(backbone)).state_dict()}
+    assert narrow == {name for name in saved["state_dict"] if name.startswith("backbone.")}

@@ -68,7 +68,7 @@ def test_losses_keep_what_mmsegs_keep(task, cfg):
     mmsegs = kept(lambda: model(**batch, mode="loss"))
     # the indices that mmseg's accuracy sorts by, int64 for each pixel and head, are saved too, and freed at once
     indices = 2 * 8 * batch["inputs"][:, 0].numel()
-    assert kept(lambda: task.memory_loss(model, **batch)) == mmsegs - indices
+    assert kept(lambda: task.memory_loss(cfg, model, **batch)) == mmsegs - indices
 
 
 def test_a_step_needs_the_same_on_fake_tensors(task, cfg):

@@ -1,0 +1,17 @@
+"""PC-DARTS on a RetinaNet's backbone, on the embedded scenes, in minutes on 2 cores."""
+
+_base_ = [
+    "../_base_/data/scenes_coco_search.py",
+    "../_base_/model/cell_detector.py",
+    "../_base_/strategy/pc_darts.py",
+    "../_base_/schedule/detection_cpu_search.py",
+    "../_base_/runtime/detection.py",
+]
+
+model = dict(
+    backbone=dict(channels=8, affine=False, partial=4, plan="auto"),
+    neck=dict(in_channels=[8, 32, 64, 128]),
+)
+strategy = dict(freeze_epochs=2)
+# a few dozen steps: the logits must move faster than in the paper
+arch_optimizer = dict(lr=0.03)

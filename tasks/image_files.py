@@ -1,0 +1,69 @@
+"""Image files of the tasks on OpenMMLab's packages: their sizes from their headers, and reading them by mmcv.
+
+A file that can't be used is told in one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmcv.transforms import Compose, LoadImageFromFile
+from PIL import Image
+
+from search.engine.errors import UserError
+from search.registry import TRANSFORMS
+
+_ROTATED = 5  # EXIF orientations from here on swap height and width
+_ORIENTATION = 274
+
+
+def unreadable(path: str | Path, error: BaseException) -> UserError:
+    """The sentence for an image or a label file that can't be read."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"cannot read {path}: {reason}; replace or remove this file")
+
+
+def in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """The function's values, in order; for reading and decoding, which wait for the disk or run outside of Python's lock."""
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(function, items))
+
+
+def size_of(path: str) -> tuple[int, int]:
+    """(width, height) that cv2, which mmcv reads with, gives an image, from its header. UserError for no image."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # cv2 turns it; of a PNG file Pillow would decode all pixels to find out
+            turned = image.format == "JPEG" and image.getexif().get(_ORIENTATION, 1) >= _ROTATED
+            return (height, width) if turned else (width, height)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise unreadable(path, error) from error
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """mmcv's LoadImageFromFile. Raises UserError, naming the file, for one that is missing, damaged or no image."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
+        """As mmcv's: adds 'img', uint8 [H, W, 3] in BGR, and its shapes."""
+        try:
+            return super().transform(results)
+        except (OSError, AssertionError, ValueError) as error:
+            raise unreadable(results["img_path"], error) from error
+
+
+def checked(pipeline: Compose) -> Compose:
+    """A built pipeline with `LoadImage` in place of mmcv's LoadImageFromFile.
+
+    In a config mmcv's name has to stay: mm's inferencers look for it.
+    """
+    transforms = [copy.copy(transform) for transform in pipeline.transforms]
+    for transform in transforms:
+        if type(transform) is LoadImageFromFile:
+            transform.__class__ = LoadImage
+    return type(pipeline)(transforms)
