@@ -218,7 +218,9 @@ def cell(size: Size, k: int, stride: int, draw: Draw, candidates: Candidates, co
     params = ArchParams(record(lambda: build("reference", "fast")).space, edge_logits=k > 1).to(draw.device)
     plans = {}
     for name, execution in bench.executions(draw.device).items():
-        with building(Relax(params)):
+        # weights are the same in every run, like the leaves
+        with building(Relax(params)), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             plans[name] = build(*execution).to(draw.device).train()
         # one set of weights: plans differ in how they run
         for own, module in zip(plans["reference"].modules(), plans[name].modules(), strict=True):

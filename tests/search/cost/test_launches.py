@@ -175,8 +175,9 @@ def test_the_reference_plan_by_hand(partial):
 def test_the_batched_plan_convolves_once_for_all_targets(partial):
     with torch.no_grad():
         counted = count_launches(cell_step("batched", partial)).by_name
-    # 3 cells of 3 states that edges leave, and of each the depthwise convolutions of 2 separable and 2 dilated candidates
-    assert counted["aten.convolution"] <= 1 + ALIGNED + 2 * FACTORIZED + 3 * 3 * (2 * 2 + 2)
+    # 3 cells of 3 states that edges leave, and of each the depthwise convolutions of 2 separable and 2 dilated candidates,
+    # and on CPU the average pool's
+    assert counted["aten.convolution"] <= 1 + ALIGNED + 2 * FACTORIZED + 3 * 3 * (2 * 2 + 2 + 1)
 
 
 def test_the_batch_changes_bytes_not_launches():
