@@ -1,10 +1,11 @@
 """What task adapters share: the data sets of a config, their folder, the number of classes, their splits."""
 
+import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mmengine.dist
 from mmengine.config import Config
@@ -14,7 +15,7 @@ from mmengine.registry import Registry
 from search.registry import DATASETS, MODELS
 
 from . import splits as split_files
-from .errors import whole_number
+from .errors import UserError, whole_number
 from .keywords import keywords
 
 LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader", "test_dataloader")
@@ -24,6 +25,8 @@ RETRAIN = {"train_dataloader": "train", "val_dataloader": "validation"}
 # keys of a config that name files and folders below its data_root
 FILES = ("train_ann", "val_ann", "train_img", "val_img")
 _SYNC = ("SyncBN", "MMSyncBN", "SyncBatchNorm")
+# what a task knows of the files of a data set
+Listing = TypeVar("Listing")
 
 
 def say(message: str) -> None:
@@ -69,6 +72,24 @@ def every_dataset(cfg: Config) -> Iterator[tuple[str, dict]]:
     for name in LOADERS:
         for dataset in datasets_of(cfg.get(name)):
             yield name, dataset
+
+
+def listings(cfg: Config, identity: Callable[[Mapping], object], listing: Callable[[dict, str], Listing]) -> dict[str, Listing]:
+    """``listing(dataset, loader)`` of each loader's first data set; every data set is listed, those of one identity once."""
+    seen: dict[object, Listing] = {}
+    found: dict[str, Listing] = {}
+    for name, dataset in every_dataset(cfg):
+        key = identity(dataset)
+        if key not in seen:
+            seen[key] = listing(dataset, name)
+        found.setdefault(name, seen[key])
+    return found
+
+
+def class_difference(a: Sequence[str], b: Sequence[str]) -> str:
+    """How two unequal lists of class names differ, as the end of a sentence."""
+    extra = sorted(set(a) ^ set(b))
+    return f"only one of them has {extra[0]!r}" if extra else "their order"
 
 
 def apply_data_root(cfg: Config, read: Sequence[str] = ()) -> None:
@@ -118,6 +139,35 @@ def sync_bn_to_bn(model: Any) -> None:
     elif isinstance(model, list | tuple):
         for value in model:
             sync_bn_to_bn(value)
+
+
+def split_images(
+    cfg: Config,
+    folder: Path,
+    names: Sequence[str],
+    classes: Sequence[str],
+    identity: Callable[[Mapping], object],
+    give: Callable[[dict, str, str], None],
+) -> None:
+    """`apply_splits` for training images that have no class of their own: all count as one; ``splits.images`` limits them.
+
+    Raises UserError for fewer images than splits.
+    """
+    parts = SEARCH if cfg.get("arch_dataloader") is not None else RETRAIN
+    shares = cfg.get("splits") or {}
+    needed = sum(1 for split in parts.values() if shares.get(split))
+    limit = shares.get("images")
+    available = min(len(names), limit) if isinstance(limit, int) and limit > 0 else len(names)
+    if available < needed:
+        raise UserError(
+            f"the {available} training images are too few for the {needed} splits {', '.join(parts.values())}: add images, or "
+            "set splits.validation=0"
+        )
+    about = {
+        "data": next(datasets_of(cfg["train_dataloader"]))["type"],
+        "classes": hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+    apply_splits(cfg, folder, names, [0] * len(names), about, "images", identity, give)
 
 
 def apply_splits(

@@ -7,7 +7,6 @@ works for any folder in COCO's layout by ``--cfg-options data_root=X`` alone.
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,11 @@ from search.engine.task_data import (
     RETRAIN,
     SEARCH,
     apply_data_root,
-    apply_splits,
+    class_difference,
     datasets_of,
     every_dataset,
+    listings,
+    split_images,
     sync_bn_to_bn,
 )
 from search.registry import DATASETS, TASKS
@@ -63,15 +64,15 @@ class Detection:
         for _, dataset in every_dataset(cfg):
             model_config.checked_dataset(dataset)
         _apply_names(cfg)
-        listings = _listings(cfg)
-        classes = _write_classes(cfg, listings)
+        listed = listings(cfg, _identity, layout.listing)
+        classes = _write_classes(cfg, listed)
         model_config.write_classes(cfg.get("model"), len(classes))
         model_config.write_channels(cfg.get("model"))
         for loader, evaluator in (("val_dataloader", "val_evaluator"), ("test_dataloader", "test_evaluator")):
-            if loader in listings:
-                model_config.score_by(cfg, evaluator, listings[loader].ann_file)
+            if loader in listed:
+                model_config.score_by(cfg, evaluator, listed[loader].ann_file)
         if cfg.get("train_dataloader") is not None:
-            _split(cfg, listings["train_dataloader"], classes, Path(work_dir) / "splits")
+            _split(cfg, listed["train_dataloader"], classes, Path(work_dir) / "splits")
         if get_device() == "cpu":
             sync_bn_to_bn(cfg.get("model"))
         return cfg
@@ -120,61 +121,32 @@ def _identity(dataset: Mapping) -> tuple[Any, ...]:
     return (*(str(dataset.get(key)) for key in keys), tuple(sorted(prefix.items())))
 
 
-def _listings(cfg: Config) -> dict[str, layout.Listing]:
-    """What each loader's first dataset holds; every dataset is looked at, equal ones once."""
-    seen: dict[tuple, layout.Listing] = {}
-    found: dict[str, layout.Listing] = {}
-    for name, dataset in every_dataset(cfg):
-        key = _identity(dataset)
-        if key not in seen:
-            seen[key] = layout.listing(dataset, name)
-        found.setdefault(name, seen[key])
-    return found
-
-
-def _write_classes(cfg: Config, listings: Mapping[str, layout.Listing]) -> list[str]:
+def _write_classes(cfg: Config, listed: Mapping[str, layout.Listing]) -> list[str]:
     """Find the classes and write their names and colours into every dataset. UserError where datasets differ in them."""
     said: dict[str, list[str]] = {}
     for name, dataset in every_dataset(cfg):
         given = (dataset.get("metainfo") or {}).get("classes")
-        said.setdefault(name, list(listings[name].classes) if given is None else [str(one) for one in given])
+        said.setdefault(name, list(listed[name].classes) if given is None else [str(one) for one in given])
     (first, classes), *others = said.items()
     for name, own in others:
         if own != classes:
-            extra = sorted(set(own) ^ set(classes))
-            difference = f"only one of them has {extra[0]!r}" if extra else "their order"
             raise UserError(
-                f"the classes of {name} ({listings[name].ann_file}) differ from those of {first} ({listings[first].ann_file}): "
-                f"{difference}"
+                f"the classes of {name} ({listed[name].ann_file}) differ from those of {first} ({listed[first].ann_file}): "
+                f"{class_difference(own, classes)}"
             )
     if not classes:
-        raise UserError(f"{first}: metainfo.classes is empty: leave it out, or name a category of {listings[first].ann_file}")
+        raise UserError(f"{first}: metainfo.classes is empty: leave it out, or name a category of {listed[first].ann_file}")
     for name, dataset in every_dataset(cfg):
         for one in classes:
-            if one not in listings[name].classes:
-                raise UserError(f"{name}: {listings[name].ann_file} has no category {one!r}, which metainfo.classes names")
+            if one not in listed[name].classes:
+                raise UserError(f"{name}: {listed[name].ann_file} has no category {one!r}, which metainfo.classes names")
         dataset["metainfo"] = {**(dataset.get("metainfo") or {}), **named(classes)}
     return classes
 
 
 def _split(cfg: Config, source: layout.Listing, classes: list[str], folder: Path) -> None:
-    parts = SEARCH if cfg.get("arch_dataloader") is not None else RETRAIN
-    shares = cfg.get("splits") or {}
-    needed = sum(1 for split in parts.values() if shares.get(split))
-    limit = shares.get("images")
-    available = min(len(source.names), limit) if isinstance(limit, int) and limit > 0 else len(source.names)
-    if available < needed:
-        raise UserError(
-            f"the {available} training images are too few for the {needed} splits {', '.join(parts.values())}: add images, or "
-            "set splits.validation=0"
-        )
-    about = {
-        "data": next(datasets_of(cfg["train_dataloader"]))["type"],
-        "classes": hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape")).hexdigest(),
-    }
-    # images have no class of their own: all count as one
-    apply_splits(cfg, folder, source.names, [0] * len(source.names), about, "images", _identity, _give)
-    for loader in parts:
+    split_images(cfg, folder, source.names, classes, _identity, _give)
+    for loader in SEARCH if cfg.get("arch_dataloader") is not None else RETRAIN:
         for dataset in datasets_of(cfg.get(loader)):
             if not any(source.boxes.get(name) for name in split_files.read(Path(dataset["split"]))):
                 raise UserError(

@@ -7,7 +7,6 @@ tell them; they are read from the data here, so that a config works for any fold
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from search.engine import splits as split_files
 from search.engine.errors import UserError
 from search.engine.task_data import (
     LOADERS,
-    RETRAIN,
-    SEARCH,
     apply_data_root,
-    apply_splits,
+    class_difference,
     datasets_of,
     every_dataset,
+    listings,
     say,
+    split_images,
     sync_bn_to_bn,
     write_num_classes,
 )
@@ -64,16 +63,17 @@ class Segmentation:
         apply_data_root(cfg)
         ignored = model_config.ignored_label(cfg, [dataset for _, dataset in every_dataset(cfg)])
         classes = _write_classes(cfg, ignored)
-        listings = _listings(cfg)
+        listed = listings(cfg, _identity, layout.listing)
         _check_on_reading(cfg, len(classes), ignored)
         write_num_classes(cfg.get("model"), len(classes))
         model_config.write_channels(cfg.get("model"))
         model_config.check_losses(cfg.get("model"), len(classes))
         model_config.check_crop(cfg)
         if cfg.get("train_dataloader") is not None:
-            _split(cfg, listings["train_dataloader"], classes, Path(work_dir) / "splits")
+            names = listed["train_dataloader"].names
+            split_images(cfg, Path(work_dir) / "splits", names, classes, _identity, _give)
         for loader in ("val_dataloader", "test_dataloader"):
-            _require_equal_sizes(cfg, loader, listings)
+            _require_equal_sizes(cfg, loader, listed)
         if get_device() == "cpu":
             sync_bn_to_bn(cfg.get("model"))
         return cfg
@@ -118,7 +118,7 @@ def _write_classes(cfg: Config, ignored: int) -> list[str]:
     first = next(iter(said), None)
     for name, classes in said.items():
         if classes != said[first]:
-            raise UserError(f"the classes of {name} differ from those of {first}: {_difference(classes, said[first])}")
+            raise UserError(f"the classes of {name} differ from those of {first}: {class_difference(classes, said[first])}")
     if first is None:
         name, dataset = next(every_dataset(cfg))
         folder, suffix = layout.label_folder(dataset, name)
@@ -137,23 +137,6 @@ def _write_classes(cfg: Config, ignored: int) -> list[str]:
         palette = [[int(value) for value in colour] for colour in own["palette"]]
         dataset["metainfo"] = {**(dataset.get("metainfo") or {}), "classes": classes, "palette": palette}
     return classes
-
-
-def _difference(a: list[str], b: list[str]) -> str:
-    extra = sorted(set(a) ^ set(b))
-    return f"only one of them has {extra[0]!r}" if extra else "their order"
-
-
-def _listings(cfg: Config) -> dict[str, layout.Listing]:
-    """The files of each loader's first dataset; those of every dataset are looked at, equal ones once."""
-    seen: dict[tuple, layout.Listing] = {}
-    found: dict[str, layout.Listing] = {}
-    for name, dataset in every_dataset(cfg):
-        key = _identity(dataset)
-        if key not in seen:
-            seen[key] = layout.listing(dataset, name)
-        found.setdefault(name, seen[key])
-    return found
 
 
 def _check_on_reading(cfg: Config, classes: int, ignored: int) -> None:
@@ -178,39 +161,20 @@ def _check_on_reading(cfg: Config, classes: int, ignored: int) -> None:
         cfg["tta_pipeline"] = replaced(cfg["tta_pipeline"])
 
 
-def _split(cfg: Config, source: layout.Listing, classes: list[str], folder: Path) -> None:
-    parts = SEARCH if cfg.get("arch_dataloader") is not None else RETRAIN
-    shares = cfg.get("splits") or {}
-    needed = sum(1 for split in parts.values() if shares.get(split))
-    limit = shares.get("images")
-    available = min(len(source.names), limit) if isinstance(limit, int) and limit > 0 else len(source.names)
-    if available < needed:
-        raise UserError(
-            f"the {available} training images are too few for the {needed} splits {', '.join(parts.values())}: add images, or "
-            "set splits.validation=0"
-        )
-    about = {
-        "data": next(datasets_of(cfg["train_dataloader"]))["type"],
-        "classes": hashlib.sha256("\n".join(classes).encode("utf-8", "surrogateescape")).hexdigest(),
-    }
-    # images have no class of their own: all count as one
-    apply_splits(cfg, folder, source.names, [0] * len(source.names), about, "images", _identity, _give)
-
-
 def _give(dataset: dict, path: str, sha256: str) -> None:
     split_files.read(Path(path), sha256)
     # mmseg joins a path that isn't absolute with data_root
     dataset["ann_file"] = str(Path(path).resolve())
 
 
-def _require_equal_sizes(cfg: Config, loader: str, listings: Mapping[str, layout.Listing]) -> None:
+def _require_equal_sizes(cfg: Config, loader: str, listed: Mapping[str, layout.Listing]) -> None:
     if cfg.get(loader) is None or cfg[loader].get("batch_size") == 1:
         return
     first = next(datasets_of(cfg[loader]))
     transforms = [t for t in first["pipeline"] if str(t.get("type")).rpartition(".")[2] in _EQUAL]
     if any(not t.get("keep_ratio", False) for t in transforms):
         return
-    listed = listings[loader]
+    files = listed[loader]
     names = set(split_files.read(Path(first["ann_file"]))) if loader == "val_dataloader" and first.get("ann_file") else None
-    pairs = zip(listed.names, listed.sizes, strict=False)
+    pairs = zip(files.names, files.sizes, strict=False)
     layout.require_equal_sizes(((n, s) for n, s in pairs if names is None or n in names), loader)

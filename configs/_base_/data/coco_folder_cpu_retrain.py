@@ -4,6 +4,8 @@
 ``val_img``. ``val`` is held out for the test. Classes are those of the annotation files.
 """
 
+_base_ = "coco_loaders.py"
+
 data_root = "data/coco"
 splits = dict(train=0.9, validation=0.1, seed=0)
 train_pipeline = [
@@ -32,37 +34,6 @@ tta_pipeline = [
         ],
     ),
 ]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -3,6 +3,8 @@
 No image validates while a detector is trained; ``val2017`` is the test.
 """
 
+_base_ = "coco_loaders.py"
+
 data_root = "data/coco"
 splits = dict(train=1.0, validation=0.0, seed=0)
 train_pipeline = [
@@ -31,38 +33,12 @@ tta_pipeline = [
         ],
     ),
 ]
+train_files = dict(ann_file="annotations/instances_train2017.json", data_prefix=dict(img="train2017/"))
+test_files = dict(ann_file="annotations/instances_val2017.json", data_prefix=dict(img="val2017/"))
 train_dataloader = dict(
     batch_size=2,
     num_workers=2,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017/"),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(**train_files, filter_cfg=dict(filter_empty_gt=True, min_size=32), pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
-test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    dataset=dict(
-        type="search.CocoImages",
-        ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
+val_dataloader = dict(batch_size=1, num_workers=2, dataset=dict(**train_files, pipeline=test_pipeline))
+test_dataloader = dict(batch_size=1, num_workers=2, dataset=dict(**test_files, pipeline=test_pipeline))

@@ -3,6 +3,8 @@
 They are drawn when they are first needed, in the user's cache or in the folder that VISNAS_CACHE names.
 """
 
+_base_ = "coco_loaders.py"
+
 splits = dict(train=0.9, validation=0.1, seed=0)
 # digits aren't flipped: a mirrored one is none
 train_pipeline = [
@@ -32,37 +34,6 @@ tta_pipeline = [
         ],
     ),
 ]
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoScenes",
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
-        pipeline=train_pipeline,
-    ),
-)
-val_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoScenes",
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
-test_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    dataset=dict(
-        type="search.CocoScenes",
-        ann_file="annotations/instances_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-    sampler=dict(type="DefaultSampler", shuffle=False),
-)
+train_dataloader = dict(dataset=dict(type="search.CocoScenes", pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(type="search.CocoScenes", pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(type="search.CocoScenes", pipeline=test_pipeline))
