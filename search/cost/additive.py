@@ -25,6 +25,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import cast
 
 from search.cost.items import Item
 from search.cost.operations import all_tokens, containing
@@ -82,8 +83,8 @@ class AdditiveCost:
         totals = [0.0] * len(self.metrics)
         for term in self.terms:
             if (term.choice is None or term.choice in architecture) and term.applies(literals):
-                option = None if term.choice is None else architecture[term.choice]
-                totals = [a + b for a, b in zip(totals, term.amounts[option], strict=True)]  # type: ignore[index]
+                option = None if term.choice is None else cast(Option, architecture[term.choice])
+                totals = [a + b for a, b in zip(totals, term.amounts[option], strict=True)]
         return dict(zip(self.metrics, totals, strict=True))
 
     @property

@@ -50,8 +50,8 @@ class ExpectedCost:
         expansion = _Expansion(cost.space)
         for term in cost.terms:
             for option, amounts in term.amounts.items():
-                literals = [] if term.choice is None else [(term.choice, option)]
-                for condition, sign in expansion(term.conditions, literals).items():  # type: ignore[arg-type]
+                literals: list[Literal] = [] if term.choice is None or option is None else [(term.choice, option)]
+                for condition, sign in expansion(term.conditions, literals).items():
                     row = rows.setdefault(self._factors(condition), [0.0] * len(self.metrics))
                     row[:] = [total + sign * amount for total, amount in zip(row, amounts, strict=True)]
         # where each part's values begin; a 1 comes first, which pads
@@ -268,7 +268,8 @@ class _Moves:
         if all(before is not None for _, before, _ in self._places):
             # one state that paths begin with
             first = self.walk.transitions[0][1] if self.walk.transitions else self.walk.start[0]
-            steps[0][:, self.states[first]] = 1.0  # type: ignore[index]
+            assert first is not None
+            steps[0][:, self.states[first]] = 1.0
         if weights is None:
             return steps
         for layer in range(self.walk.layers):
@@ -294,7 +295,7 @@ def _part(space: Space, name: str) -> _Options | _Draws | _Moves:
         below: dict[Option, list[OneOf]] = {}
         for child in space:
             for parent, token in child.when:
-                if parent == name and isinstance(child, OneOf):
-                    below.setdefault(token, []).append(child)  # type: ignore[arg-type]
+                if parent == name and isinstance(child, OneOf) and not isinstance(token, tuple):
+                    below.setdefault(token, []).append(child)
         return _Draws(choice, below)
     raise ValueError(f"choice {name!r} is {choice.describe()}, which has no expected cost")

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from search.kernels.mixed_state import Structure, mixed_state
 from search.supernet.bank import Alike, Normed, chain_norms, job_of, pool_name, shared_norm, weights_of
 from search.supernet.batched import BatchedPlan
-from search.supernet.candidates import Chain, Dense, Halves, Pool, Same
+from search.supernet.candidates import Chain, Pool, Same
 from search.supernet.graph import Fuse
 from search.supernet.norms import Moves, Norms
 
@@ -162,38 +162,39 @@ def _fuse(recompute: bool, alikes: Sequence[Alike], stride: int) -> tuple[list[F
 
 
 def _fused(group: Sequence[Alike], recompute: bool) -> tuple[Fused | None, list[Alike]]:
-    """Candidates for the same nodes as one operation, or None, and those that differ from its first chain in their norms."""
-    chains = [alike for alike in group if isinstance(alike.kinds[0], Chain)]
-    pools = {name: alike for alike in group if (name := _pool_name(alike)) is not None}
+    """Candidates for the same nodes as one operation, or None, and those that can't be in it with its first candidate.
+
+    All its norms have one eps; those that chains and convolutions end with are affine, or none is; of pools there is one of
+    each name, and all of them have a norm, or none has.
+    """
+    chains: list[Alike] = []
+    convolutions: list[Alike] = []
+    pools: dict[str, Alike] = {}
+    same: list[Alike] = []
+    left: list[Alike] = []
+    eps: set[float] = set()
+    affine: set[bool] = set()
+    # chains first: what differs from them is left to run alone
+    for alike in sorted(group, key=lambda alike: not isinstance(alike.kinds[0], Chain)):
+        kind, norms = alike.kinds[0], _norms_of(alike)
+        # pools' norms are never affine
+        own_affine = set() if isinstance(kind, Pool) else {norm.affine for norm in norms}
+        own_eps = {norm.eps for norm in norms}
+        name = _pool_name(alike)
+        pools_alike = name is None or (
+            name not in pools and all(bool(_norms_of(pool)) == bool(norms) for pool in pools.values())
+        )
+        if len(eps | own_eps) > 1 or len(affine | own_affine) > 1 or not pools_alike:
+            left.append(alike)
+            continue
+        eps, affine = eps | own_eps, affine | own_affine
+        if name is not None:
+            pools[name] = alike
+        else:
+            (chains if isinstance(kind, Chain) else same if isinstance(kind, Same) else convolutions).append(alike)
     if not chains and not pools:
         return None, list(group)
-    modes = {id(alike): {(norm.eps, norm.affine) for norm in _norms_of(alike)} for alike in group}
-    of_first = modes[id((chains or list(pools.values()))[0])]
-    eps = {eps for eps, _ in of_first}
-    left = []
-    for alike in group:
-        mode, kind = modes[id(alike)], alike.kinds[0]
-        if isinstance(kind, Chain | Dense | Halves):
-            fits = mode == of_first
-        elif isinstance(kind, Pool):
-            # pools have a norm all or none of them, without affine parameters
-            first = next(iter(pools.values())).kinds[0]
-            fits = (kind.norm is None) == (first.norm is None) and {e for e, _ in mode} <= (eps or {e for e, _ in mode})
-        else:
-            fits = True
-        if not fits:
-            left.append(alike)
-    taken = [alike for alike in group if alike not in left]
-    return (
-        Fused(
-            [alike for alike in taken if isinstance(alike.kinds[0], Chain)],
-            [alike for alike in taken if isinstance(alike.kinds[0], Dense | Halves)],
-            {name: alike for name, alike in pools.items() if alike in taken},
-            [alike for alike in taken if isinstance(alike.kinds[0], Same)],
-            recompute,
-        ),
-        left,
-    )
+    return Fused(chains, convolutions, pools, same, recompute), left
 
 
 def _fits(alike: Alike, stride: int) -> bool:
