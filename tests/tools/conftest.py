@@ -1,4 +1,5 @@
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -81,6 +82,18 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder of their own for the embedded scenes."""
+    before = os.environ.get("VISNAS_CACHE")
+    os.environ["VISNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield os.environ["VISNAS_CACHE"]
+    if before is None:
+        del os.environ["VISNAS_CACHE"]
+    else:
+        os.environ["VISNAS_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,13 @@
 """DPC goes through the tools on embedded scenes: by gradients with partial channels, and by random search."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 pytest.importorskip("mmseg")
 
-from tests.tools.test_segmentation import KILLED, cache  # noqa: F401  (a fixture)
+from tests.tools.killed import goes_on_bit_for_bit
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs" / "segmentation"
@@ -59,7 +54,7 @@ def write(folder, base, only=""):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, cache):  # noqa: F811
+def folder(tmp_path_factory, cache):
     return tmp_path_factory.mktemp("dpc")
 
 
@@ -119,28 +114,12 @@ def test_a_file_of_another_space_is_refused(tool, searched, folder, retrain, cap
 
 
 @pytest.mark.slow
-def test_a_killed_search_goes_on_bit_for_bit(tmp_path, cache):  # noqa: F811
-    from tests.search.engine import tiny
-
-    script = tmp_path / "run.py"
-    script.write_text(KILLED.format(root=str(ROOT)))
-    config = write(tmp_path, "dpc_darts_scenes_cpu", DARTS)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def run(name, *more):
-        command = [sys.executable, str(script), str(config), "--work-dir", str(tmp_path / name), *more]
-        return subprocess.run(command, env=environment, capture_output=True, timeout=600)
-
-    kill = ("--cfg-options", "default_hooks.visualization.type=search.Kill")
-    assert run("straight").returncode == 0
-    assert run("killed", *kill).returncode == -signal.SIGKILL
-    assert torch.load(tmp_path / "killed" / "checkpoint.pth", weights_only=True)["visnas"]["loop"]["step"] == 3
-    assert run("killed", "--resume").returncode == 0
-    assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
+def test_a_killed_search_goes_on_bit_for_bit(tmp_path, cache):
+    goes_on_bit_for_bit(write(tmp_path, "dpc_darts_scenes_cpu", DARTS), tmp_path)
 
 
 @pytest.mark.slow
-def test_trials_in_processes_of_their_own_score_the_same(tool, tmp_path, cache, one_thread):  # noqa: F811
+def test_trials_in_processes_of_their_own_score_the_same(tool, tmp_path, cache, one_thread):
     scores = []
     for jobs in (0, 2):
         config = write(tmp_path, "dpc_random_scenes_cpu", RANDOM.format(jobs=jobs))

@@ -2,13 +2,12 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.tools.killed import goes_on_bit_for_bit
 
 pytest.importorskip("mmseg")
 
@@ -42,44 +41,12 @@ splits = dict(weights=0.4, architecture=0.4, validation=0.2)
 arch_dataloader = dict(batch_size=2, dataset=dict(scenes=scenes, pipeline=pipeline))
 train_cfg = dict(max_epochs=2, save_steps=1)
 """
-KILLED = """
-import os, signal, sys
-from mmengine.hooks import Hook
-from search.registry import HOOKS
-
-@HOOKS.register_module()
-class Kill(Hook):
-    priority = 'LOWEST'
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        # in the second epoch, before its second checkpoint
-        if runner.iter + 1 == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-sys.path.insert(0, {root!r})
-import importlib.util
-spec = importlib.util.spec_from_file_location('tool', {root!r} + '/tools/search.py')
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
-sys.exit(tool.main(sys.argv[1:]))
-"""
 
 
 def write(folder, base, only="", workers=0):
     path = folder / f"{base}.py"
     path.write_text(SEARCH.format(base=str(CONFIGS / f"{base}.py"), workers=workers) + only)
     return path
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    before = os.environ.get("VISNAS_CACHE")
-    os.environ["VISNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield os.environ["VISNAS_CACHE"]
-    if before is None:
-        del os.environ["VISNAS_CACHE"]
-    else:
-        os.environ["VISNAS_CACHE"] = before
 
 
 @pytest.fixture(scope="module")
@@ -157,25 +124,7 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tool, configs, trained, tmp_p
 
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_killed_search_goes_on_bit_for_bit(tmp_path, cache, workers):
-    from tests.search.engine import tiny
-
-    script = tmp_path / "run.py"
-    script.write_text(KILLED.format(root=str(ROOT)))
-    config = write(tmp_path, "cells_pc_darts_scenes_cpu", ONLY_SEARCH, workers)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def run(name, *more):
-        command = [sys.executable, str(script), str(config), "--work-dir", str(tmp_path / name), *more]
-        return subprocess.run(command, env=environment, capture_output=True, timeout=600)
-
-    # a hook by mmengine's own name, so that the run without it may go on
-    kill = ("--cfg-options", "default_hooks.visualization.type=search.Kill")
-    assert run("straight").returncode == 0
-    assert run("killed", *kill).returncode == -signal.SIGKILL
-    saved = torch.load(tmp_path / "killed" / "checkpoint.pth", weights_only=True)["visnas"]["loop"]
-    assert saved["step"] == 3
-    assert run("killed", "--resume").returncode == 0
-    assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
+    goes_on_bit_for_bit(write(tmp_path, "cells_pc_darts_scenes_cpu", ONLY_SEARCH, workers), tmp_path)
 
 
 @pytest.mark.realdata

@@ -10,9 +10,10 @@ pytest.importorskip("mmdet")
 
 import tasks.detection  # noqa: F401, I001  (before mmdet's models)
 from mmdet.datasets import CocoDataset
-from search.engine.task_data import LOADERS, datasets_of
-from search.registry import DATASETS, TASKS
+from search.engine.task_data import LOADERS
+from search.registry import TASKS
 from tasks.image_files import LoadImage
+from tests.tasks.prepared import built, images
 
 CONFIG = "configs/detection/cells_pc_darts_coco_cpu.py"
 RETRAIN = "configs/detection/cells_coco_cpu_retrain.py"
@@ -31,16 +32,6 @@ def config(root, path=CONFIG, **options):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict({"data_root": str(root), **TINY, **options})
     return cfg
-
-
-def built(cfg, loader):
-    (dataset,) = datasets_of(cfg[loader])
-    return DATASETS.build(dict(dataset))
-
-
-def images(cfg, loader):
-    dataset = built(cfg, loader)
-    return {dataset.get_data_info(i)["img_path"] for i in range(len(dataset))}
 
 
 def test_data_root_changes_every_dataset(task, make_coco, tmp_path):

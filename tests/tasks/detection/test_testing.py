@@ -12,13 +12,13 @@ pytest.importorskip("mmdet")
 import tasks.detection  # noqa: F401, I001  (before mmdet's models)
 from mmcv.ops import batched_nms
 from mmdet.datasets.api_wrappers import COCO
-from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from search.engine.errors import UserError
-from search.registry import DATASETS, HOOKS, TASKS
+from search.registry import HOOKS, TASKS
 from tests.tasks.detection.test_downstream import build, faster_rcnn, retinanet
+from tests.tasks.hooked import Runner
 
 META = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor", "flip", "flip_direction")
 LOADING = [
@@ -29,39 +29,10 @@ LOADING = [
 ]
 
 
-class Runner:
-    """What the hooks ask of a runner."""
-
-    def __init__(self, root, model, cfg=None):
-        self.model, self.cfg = model, ConfigDict(cfg or {})
-        self.dataset = DATASETS.build(
-            dict(
-                type="search.CocoImages",
-                data_root=str(root),
-                ann_file="annotations/instances_val.json",
-                data_prefix=dict(img="val/"),
-                test_mode=True,
-                pipeline=LOADING,
-            )
-        )
-        self.test_dataloader = self
-
-    def test(self, *hooks):
-        """One image after the other, as mmengine's test loop."""
-        built = [HOOKS.build(hook) for hook in hooks]
-        for hook in built:
-            hook.before_test(self)
-        for i, sample in enumerate(self.dataset):
-            batch = {key: [value] for key, value in sample.items()}
-            if isinstance(sample["inputs"], list):
-                batch = {key: [[one] for one in value] for key, value in sample.items()}
-            with torch.no_grad():
-                outputs = self.model.test_step(batch)
-            for hook in built:
-                hook.after_test_iter(self, i, batch, outputs)
-            yield outputs[0]
-        for hook in built:
-            hook.after_test(self)
+def tested(root, model, cfg=None):
+    files = dict(ann_file="annotations/instances_val.json", data_prefix=dict(img="val/"))
+    dataset = dict(type="search.CocoImages", data_root=str(root), **files, test_mode=True, pipeline=LOADING)
+    return Runner(model, dataset, cfg)
 
 
 def detector(kind=retinanet):
@@ -86,7 +57,7 @@ def test_versions_are_suppressed_together(kind, make_coco):
     model, root = detector(kind), make_coco()
     settings = kind({}, [])["test_cfg"]
     own = settings.get("rcnn", settings)
-    runner = Runner(root, model, dict(tta_pipeline=versions(0.0, 1.0), model=dict(test_cfg=settings)))
+    runner = tested(root, model, dict(tta_pipeline=versions(0.0, 1.0), model=dict(test_cfg=settings)))
     plain = [sample.pred_instances.clone() for sample in runner.test()]
     runner.dataset.pipeline = Compose([LOADING[0], LOADING[1], dict(type="mmdet.RandomFlip", prob=1.0), *LOADING[2:]])
     mirrored = [sample.pred_instances.clone() for sample in runner.test()]
@@ -102,7 +73,7 @@ def test_versions_are_suppressed_together(kind, make_coco):
 
 def test_versions_read_checked_files(make_coco):
     root = make_coco()
-    runner = Runner(root, detector(), dict(tta_pipeline=versions(0.0), model={}))
+    runner = tested(root, detector(), dict(tta_pipeline=versions(0.0), model={}))
     image = root / "val" / "001.png"
     image.write_bytes(image.read_bytes()[:-300])
     with pytest.raises(UserError, match=f"cannot read {image}"):
@@ -111,14 +82,14 @@ def test_versions_read_checked_files(make_coco):
 
 def test_without_versions_there_is_nothing_to_merge(make_coco):
     with pytest.raises(UserError, match="--tta: the config has no tta_pipeline"):
-        list(Runner(make_coco(), detector()).test(dict(type="search.AugmentedDetectionHook")))
+        list(tested(make_coco(), detector()).test(dict(type="search.AugmentedDetectionHook")))
 
 
 def test_boxes_are_written_as_coco_reads_them(make_coco, tmp_path, capsys):
     root = make_coco()
     out = tmp_path / "new" / "boxes.json"
     (hook,) = TASKS.build(dict(type="detection")).test_hooks(str(out), None, False)
-    predicted = {s.img_id: s.pred_instances.clone() for s in Runner(root, detector()).test(hook)}
+    predicted = {s.img_id: s.pred_instances.clone() for s in tested(root, detector()).test(hook)}
     truth = COCO(str(root / "annotations" / "instances_val.json"))
     found = truth.loadRes(str(out))
     capsys.readouterr()
@@ -138,7 +109,7 @@ def test_painted_images(make_coco, tmp_path):
     # as every runner has one
     Visualizer.get_instance("painted")
     (hook,) = TASKS.build(dict(type="detection")).test_hooks(None, str(tmp_path / "show"), False)
-    assert len(list(Runner(make_coco(), detector()).test(hook))) == 4
+    assert len(list(tested(make_coco(), detector()).test(hook))) == 4
     painted = sorted((tmp_path / "show").glob("*.png"))
     # true boxes left, found ones right
     assert [path.name for path in painted] == [f"{i:03d}.png" for i in range(4)]

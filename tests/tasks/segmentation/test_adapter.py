@@ -10,7 +10,8 @@ pytest.importorskip("mmseg")
 import tasks.segmentation  # noqa: F401, I001  (before mmseg's models)
 from mmseg.datasets import CityscapesDataset
 from search.engine.task_data import LOADERS, datasets_of
-from search.registry import DATASETS, TASKS
+from search.registry import TASKS
+from tests.tasks.prepared import built, images
 from tests.tasks.segmentation.conftest import image_path, label_path
 
 CONFIG = "configs/segmentation/cells_pc_darts_folder_cpu.py"
@@ -29,16 +30,6 @@ def config(root, path=CONFIG, **options):
     cfg = Config.fromfile(path)
     cfg.merge_from_dict({"data_root": str(root), **TINY, **options})
     return cfg
-
-
-def built(cfg, loader):
-    (dataset,) = datasets_of(cfg[loader])
-    return DATASETS.build(dict(dataset))
-
-
-def images(cfg, loader):
-    dataset = built(cfg, loader)
-    return {dataset.get_data_info(i)["img_path"] for i in range(len(dataset))}
 
 
 def test_data_root_changes_every_dataset(task, make_folder, tmp_path):

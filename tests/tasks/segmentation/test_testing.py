@@ -13,7 +13,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from mmengine.visualization import Visualizer
 from search.engine.errors import UserError
-from search.registry import DATASETS, HOOKS, MODELS, TASKS
+from search.registry import HOOKS, MODELS, TASKS
+from tests.tasks.hooked import Runner
 from tests.tasks.segmentation.conftest import label_path
 
 LOADING = [dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
@@ -28,33 +29,10 @@ class PixelNet(torch.nn.Conv2d):
         return (super().forward(x),)
 
 
-class Runner:
-    """What the hooks ask of a runner."""
-
-    def __init__(self, root, model, **cfg):
-        self.model, self.cfg = model, ConfigDict(cfg)
-        folders = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
-        self.dataset = DATASETS.build(
-            dict(type="search.CityscapesFolder", data_root=str(root), data_prefix=folders, pipeline=LOADING)
-        )
-        self.test_dataloader = self
-
-    def test(self, *hooks):
-        """One image after the other, as mmengine's test loop."""
-        built = [HOOKS.build(hook) for hook in hooks]
-        for hook in built:
-            hook.before_test(self)
-        for i, sample in enumerate(self.dataset):
-            batch = {key: [value] for key, value in sample.items()}
-            if isinstance(sample["inputs"], list):
-                batch = {key: [[one] for one in value] for key, value in sample.items()}
-            with torch.no_grad():
-                outputs = self.model.test_step(batch)
-            for hook in built:
-                hook.after_test_iter(self, i, batch, outputs)
-            yield outputs[0]
-        for hook in built:
-            hook.after_test(self)
+def tested(root, model, **cfg):
+    folders = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
+    dataset = dict(type="search.CityscapesFolder", data_root=str(root), data_prefix=folders, pipeline=LOADING)
+    return Runner(model, dataset, cfg)
 
 
 @pytest.fixture
@@ -79,7 +57,7 @@ def model():
 def test_versions_are_averaged(model, make_folder):
     flips = [dict(type="mmseg.RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)]
     versions = dict(type="TestTimeAug", transforms=[flips, LOADING[1:2], LOADING[2:]])
-    runner = Runner(make_folder(), model, tta_pipeline=[LOADING[0], versions])
+    runner = tested(make_folder(), model, tta_pipeline=[LOADING[0], versions])
     plain = [sample.seg_logits.data.clone() for sample in runner.test()]
     hook = dict(type="search.AugmentedTestHook")
     averaged = list(runner.test(hook))
@@ -89,11 +67,11 @@ def test_versions_are_averaged(model, make_folder):
         assert sample.gt_sem_seg.data.shape == (1, 32, 48)
     assert runner.model is model
     with pytest.raises(UserError, match="--tta: the config has no tta_pipeline"):
-        list(Runner(make_folder("other"), model).test(hook))
+        list(tested(make_folder("other"), model).test(hook))
 
 
 def test_windows_slide(model, make_folder):
-    runner = Runner(make_folder(), model)
+    runner = tested(make_folder(), model)
     whole = [sample.seg_logits.data.clone() for sample in runner.test()]
     model.test_cfg = ConfigDict(mode="slide", crop_size=(20, 20), stride=(13, 13))
     for logits, sample in zip(whole, runner.test(), strict=True):
@@ -105,7 +83,7 @@ def test_label_maps_and_painted_images(model, make_folder, tmp_path):
     # as every runner has one
     Visualizer.get_instance("painted")
     hooks = TASKS.build(dict(type="segmentation")).test_hooks(str(tmp_path / "out"), str(tmp_path / "show"), False)
-    predicted = [sample.pred_sem_seg.data[0].numpy() for sample in Runner(root, model).test(*hooks)]
+    predicted = [sample.pred_sem_seg.data[0].numpy() for sample in tested(root, model).test(*hooks)]
     files = sorted((tmp_path / "out").rglob("*.png"))
     assert [f.relative_to(tmp_path / "out").as_posix() for f in files] == [f"town/town_{i:06d}_000019.png" for i in range(3)]
     for file, labels in zip(files, predicted, strict=True):
@@ -121,7 +99,7 @@ def test_versions_read_checked_files(make_folder):
     root = make_folder()
     Image.fromarray(np.full((32, 48), 19, np.uint8)).save(label_path(root, "val", 0))
     load = [dict(type="LoadImageFromFile"), dict(type="search.LoadLabels", num_classes=19)]
-    dataset = Runner(root, None).dataset
+    dataset = tested(root, None).dataset
     dataset.pipeline = Compose(load)
     with pytest.raises(UserError, match="has the label 19"):
         dataset[0]
