@@ -29,7 +29,7 @@ LOADING = [
 ]
 
 
-def tested(root, model, cfg=None):
+def runner_of(root, model, cfg=None):
     files = dict(ann_file="annotations/instances_val.json", data_prefix=dict(img="val/"))
     dataset = dict(type="search.CocoImages", data_root=str(root), **files, test_mode=True, pipeline=LOADING)
     return Runner(model, dataset, cfg)
@@ -57,7 +57,7 @@ def test_versions_are_suppressed_together(kind, make_coco):
     model, root = detector(kind), make_coco()
     settings = kind({}, [])["test_cfg"]
     own = settings.get("rcnn", settings)
-    runner = tested(root, model, dict(tta_pipeline=versions(0.0, 1.0), model=dict(test_cfg=settings)))
+    runner = runner_of(root, model, dict(tta_pipeline=versions(0.0, 1.0), model=dict(test_cfg=settings)))
     plain = [sample.pred_instances.clone() for sample in runner.test()]
     runner.dataset.pipeline = Compose([LOADING[0], LOADING[1], dict(type="mmdet.RandomFlip", prob=1.0), *LOADING[2:]])
     mirrored = [sample.pred_instances.clone() for sample in runner.test()]
@@ -73,7 +73,7 @@ def test_versions_are_suppressed_together(kind, make_coco):
 
 def test_versions_read_checked_files(make_coco):
     root = make_coco()
-    runner = tested(root, detector(), dict(tta_pipeline=versions(0.0), model={}))
+    runner = runner_of(root, detector(), dict(tta_pipeline=versions(0.0), model={}))
     image = root / "val" / "001.png"
     image.write_bytes(image.read_bytes()[:-300])
     with pytest.raises(UserError, match=f"cannot read {image}"):
@@ -82,14 +82,14 @@ def test_versions_read_checked_files(make_coco):
 
 def test_without_versions_there_is_nothing_to_merge(make_coco):
     with pytest.raises(UserError, match="--tta: the config has no tta_pipeline"):
-        list(tested(make_coco(), detector()).test(dict(type="search.AugmentedDetectionHook")))
+        list(runner_of(make_coco(), detector()).test(dict(type="search.AugmentedDetectionHook")))
 
 
 def test_boxes_are_written_as_coco_reads_them(make_coco, tmp_path, capsys):
     root = make_coco()
     out = tmp_path / "new" / "boxes.json"
     (hook,) = TASKS.build(dict(type="detection")).test_hooks(str(out), None, False)
-    predicted = {s.img_id: s.pred_instances.clone() for s in tested(root, detector()).test(hook)}
+    predicted = {s.img_id: s.pred_instances.clone() for s in runner_of(root, detector()).test(hook)}
     truth = COCO(str(root / "annotations" / "instances_val.json"))
     found = truth.loadRes(str(out))
     capsys.readouterr()
@@ -109,7 +109,7 @@ def test_painted_images(make_coco, tmp_path):
     # as every runner has one
     Visualizer.get_instance("painted")
     (hook,) = TASKS.build(dict(type="detection")).test_hooks(None, str(tmp_path / "show"), False)
-    assert len(list(tested(make_coco(), detector()).test(hook))) == 4
+    assert len(list(runner_of(make_coco(), detector()).test(hook))) == 4
     painted = sorted((tmp_path / "show").glob("*.png"))
     # true boxes left, found ones right
     assert [path.name for path in painted] == [f"{i:03d}.png" for i in range(4)]

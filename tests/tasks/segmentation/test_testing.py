@@ -29,7 +29,7 @@ class PixelNet(torch.nn.Conv2d):
         return (super().forward(x),)
 
 
-def tested(root, model, **cfg):
+def runner_of(root, model, **cfg):
     folders = dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")
     dataset = dict(type="search.CityscapesFolder", data_root=str(root), data_prefix=folders, pipeline=LOADING)
     return Runner(model, dataset, cfg)
@@ -57,7 +57,7 @@ def model():
 def test_versions_are_averaged(model, make_folder):
     flips = [dict(type="mmseg.RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)]
     versions = dict(type="TestTimeAug", transforms=[flips, LOADING[1:2], LOADING[2:]])
-    runner = tested(make_folder(), model, tta_pipeline=[LOADING[0], versions])
+    runner = runner_of(make_folder(), model, tta_pipeline=[LOADING[0], versions])
     plain = [sample.seg_logits.data.clone() for sample in runner.test()]
     hook = dict(type="search.AugmentedTestHook")
     averaged = list(runner.test(hook))
@@ -67,11 +67,11 @@ def test_versions_are_averaged(model, make_folder):
         assert sample.gt_sem_seg.data.shape == (1, 32, 48)
     assert runner.model is model
     with pytest.raises(UserError, match="--tta: the config has no tta_pipeline"):
-        list(tested(make_folder("other"), model).test(hook))
+        list(runner_of(make_folder("other"), model).test(hook))
 
 
 def test_windows_slide(model, make_folder):
-    runner = tested(make_folder(), model)
+    runner = runner_of(make_folder(), model)
     whole = [sample.seg_logits.data.clone() for sample in runner.test()]
     model.test_cfg = ConfigDict(mode="slide", crop_size=(20, 20), stride=(13, 13))
     for logits, sample in zip(whole, runner.test(), strict=True):
@@ -83,7 +83,7 @@ def test_label_maps_and_painted_images(model, make_folder, tmp_path):
     # as every runner has one
     Visualizer.get_instance("painted")
     hooks = TASKS.build(dict(type="segmentation")).test_hooks(str(tmp_path / "out"), str(tmp_path / "show"), False)
-    predicted = [sample.pred_sem_seg.data[0].numpy() for sample in tested(root, model).test(*hooks)]
+    predicted = [sample.pred_sem_seg.data[0].numpy() for sample in runner_of(root, model).test(*hooks)]
     files = sorted((tmp_path / "out").rglob("*.png"))
     assert [f.relative_to(tmp_path / "out").as_posix() for f in files] == [f"town/town_{i:06d}_000019.png" for i in range(3)]
     for file, labels in zip(files, predicted, strict=True):
@@ -99,7 +99,7 @@ def test_versions_read_checked_files(make_folder):
     root = make_folder()
     Image.fromarray(np.full((32, 48), 19, np.uint8)).save(label_path(root, "val", 0))
     load = [dict(type="LoadImageFromFile"), dict(type="search.LoadLabels", num_classes=19)]
-    dataset = tested(root, None).dataset
+    dataset = runner_of(root, None).dataset
     dataset.pipeline = Compose(load)
     with pytest.raises(UserError, match="has the label 19"):
         dataset[0]
