@@ -1,15 +1,10 @@
 """A network that Auto-DeepLab's search derives, as the authors published theirs: F = 20, DeepLabV3+'s decoder."""
 
+_base_ = "encoder_decoder.py"
+
 model = dict(
-    type="mmseg.EncoderDecoder",
     data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
         size=(769, 769),
-        pad_val=0,
-        seg_pad_val=255,
         # corners are aligned: one pixel more than a multiple of the stride
         test_cfg=dict(size=(1025, 2049)),
     ),

@@ -1,17 +1,10 @@
 """Auto-DeepLab's supernet (arXiv 1901.02985, section 4.2.1): L = 12 layers, B = 5 blocks of F = 8 filters, a pyramid at each
 stride."""
 
+_base_ = "encoder_decoder.py"
+
 model = dict(
-    type="mmseg.EncoderDecoder",
-    data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        size=(321, 321),
-        pad_val=0,
-        seg_pad_val=255,
-    ),
+    data_preprocessor=dict(size=(321, 321)),
     backbone=dict(type="search.AutoDeepLab", layers=12, blocks=5, filters=8, affine=False, plan="auto"),
     decode_head=dict(
         type="search.AutoDeepLabSearchHead",

@@ -3,17 +3,10 @@
 The head reads the stem (stride 4) and both stages, brought to stride 4.
 """
 
+_base_ = "encoder_decoder.py"
+
 model = dict(
-    type="mmseg.EncoderDecoder",
-    data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        size=(96, 96),
-        pad_val=0,
-        seg_pad_val=255,
-    ),
+    data_preprocessor=dict(size=(96, 96)),
     backbone=dict(type="search.CellNet", channels=16, layers=4, stem="imagenet", reductions=(2,), out_indices=(0, 1, 2)),
     decode_head=dict(
         type="mmseg.FCNHead",

@@ -1,16 +1,11 @@
 """MobileNetV2 at output stride 16, a dense prediction cell on its last map, 1x1 logits: the network of DPC's search and the
 small one of its paper (arXiv 1809.04184)."""
 
+_base_ = "encoder_decoder.py"
+
 model = dict(
-    type="mmseg.EncoderDecoder",
     data_preprocessor=dict(
-        type="mmseg.SegDataPreProcessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
         size=(769, 769),
-        pad_val=0,
-        seg_pad_val=255,
         # corners are aligned: one pixel more than a multiple of the stride
         test_cfg=dict(size=(1025, 2049)),
     ),

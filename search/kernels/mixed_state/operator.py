@@ -79,7 +79,7 @@ def forward_op(
     from search.kernels.mixed_state import passes
 
     y, kept = passes.forward(
-        _even(x), weights, Structure.of(structure), gates, gamma, beta, inner_gamma, inner_beta, others, eps
+        _even(x), weights, Structure.of(structure), passes.Vectors(gates, gamma, beta, inner_gamma, inner_beta), others, eps
     )
     return [y, *kept.tensors()]
 
@@ -104,7 +104,7 @@ def backward_op(
 
     form = Structure.of(structure)
     found = passes.backward(
-        grad, _even(x), weights, form, gates, gamma, beta, inner_gamma, inner_beta, others,
+        grad, _even(x), weights, form, passes.Vectors(gates, gamma, beta, inner_gamma, inner_beta), others,
         passes.Kept.of(kept, form), need_weights,
     )  # fmt: skip
     made = [found.x, found.weights, found.gates]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +19,16 @@ from search.kernels.depthwise_bank import launch as bank
 from search.kernels.mixed_state.launch import step_backward, step_forward
 from search.kernels.mixed_state.structure import Step, Structure
 from search.kernels.norm_sum import launch as sums
+
+
+class Vectors(NamedTuple):
+    """What maps and norms are multiplied by and what is added, each None for ones or zeros: see operator.py."""
+
+    gates: Tensor | None
+    gamma: Tensor | None
+    beta: Tensor | None
+    inner_gamma: Tensor | None
+    inner_beta: Tensor | None
 
 
 @dataclass
@@ -71,11 +82,7 @@ def forward(
     x: Tensor,
     weights: Tensor,
     structure: Structure,
-    gates: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    inner_gamma: Tensor | None,
-    inner_beta: Tensor | None,
+    vectors: Vectors,
     others: Sequence[Tensor],
     eps: float,
 ) -> tuple[Tensor, Kept]:
@@ -97,15 +104,16 @@ def forward(
         if i:
             z = _prefix(kept.zs[-1], step, structure, channels)
             at = slice(row, row := row + z.shape[1])
-            scaling = (None, _row(inner_gamma, at), _row(inner_beta, at))
+            scaling = (None, _row(vectors.inner_gamma, at), _row(vectors.inner_beta, at))
             kept.inner += sums.statistics([z], z.shape[1], eps, scaling=scaling)
-            mean, _, _, vectors = kept.norm(i - 1)
-            d = step_forward(z, weights[step.depthwise], step.sizes, step.dilations, mean, vectors, inner_beta is not None)
+            mean, _, _, scales = kept.norm(i - 1)
+            affine = vectors.inner_beta is not None
+            d = step_forward(z, weights[step.depthwise], step.sizes, step.dilations, mean, scales, affine)
         kept.zs.append(_by_rows(torch.bmm(_pointwise(weights, step, channels), _flat(d, channels)), d))
     y = x.new_empty((batch, structure.targets * channels, *size))
     zs = kept.summed(structure, x, others)
     flags = structure.normalise()
-    _, *kept.last = sums.forward(zs, gates, gamma, beta, None, None, eps, flags, y)
+    _, *kept.last = sums.forward(zs, *vectors[:3], None, None, eps, flags, y)
     return y, kept
 
 
@@ -128,11 +136,7 @@ def backward(
     x: Tensor,
     weights: Tensor,
     structure: Structure,
-    gates: Tensor | None,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    inner_gamma: Tensor | None,
-    inner_beta: Tensor | None,
+    vectors: Vectors,
     others: Sequence[Tensor],
     kept: Kept,
     need_weights: bool,
@@ -147,7 +151,7 @@ def backward(
     d_shared = [like.new_empty(like.shape) for _ in range(structure.shared())]
     mean, _, invstd = kept.last
     _, d_gates, d_gamma, d_beta = sums.backward(
-        grad, kept.summed(structure, x, others), gates, gamma, beta, mean, invstd, True, structure.normalise(),
+        grad, kept.summed(structure, x, others), *vectors[:3], mean, invstd, True, structure.normalise(),
         [*structure.ends(d_zs, channels), *d_others, *d_shared],
     )  # fmt: skip
     found = Gradients(x, torch.empty_like(weights) if need_weights else None, d_gates, d_gamma, d_beta, [], [], d_others)
@@ -155,17 +159,17 @@ def backward(
     for i in range(len(steps) - 1, 0, -1):
         step = steps[i]
         z = _prefix(kept.zs[i - 1], step, structure, channels)
-        mean, _, invstd, vectors = kept.norm(i - 1)
+        mean, _, invstd, scales = kept.norm(i - 1)
         at = slice(row - z.shape[1], row)
         row -= z.shape[1]
-        own, affine = weights[step.depthwise], inner_beta is not None
-        arguments = (z, own, step.sizes, step.dilations, mean, vectors, affine)
+        own, affine = weights[step.depthwise], vectors.inner_beta is not None
+        arguments = (z, own, step.sizes, step.dilations, mean, scales, affine)
         if found.weights is not None:
             _by_pointwise(found.weights, step, d_zs[i], step_forward(*arguments), channels)
         d_d = _by_rows(torch.bmm(_pointwise(weights, step, channels).mT, _flat(d_zs[i], channels)), z)
         by_norm = step_backward(*arguments, d_d, None if found.weights is None else found.weights[step.depthwise])
         _, _, by_gamma, by_beta = sums.backward(
-            by_norm, [z], None, _row(inner_gamma, at), _row(inner_beta, at), mean, invstd, True, [True],
+            by_norm, [z], None, _row(vectors.inner_gamma, at), _row(vectors.inner_beta, at), mean, invstd, True, [True],
             [_prefix(d_zs[i - 1], step, structure, channels)],
         )  # fmt: skip
         found.inner_gamma.insert(0, by_gamma[0])

@@ -28,7 +28,7 @@ def launches() -> None:
             others = [torch.empty((2, rows, side, side), dtype=dtype)] * structure.others
             inner = sum(len(step.sizes) * rows for step in list(structure.steps(channels))[1:])
             vectors = [torch.empty(len(gates), rows), torch.empty(len(gates), rows), torch.empty(inner), torch.empty(inner)]
-            given = (x, weights, structure, gates, *(vectors if structure is WIDE else [None] * 4), others)
+            given = (x, weights, structure, passes.Vectors(gates, *(vectors if structure is WIDE else [None] * 4)), others)
             y, kept = passes.forward(*given, 1e-5)
             passes.backward(y, *given, kept, True)
 
