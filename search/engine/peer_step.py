@@ -147,7 +147,11 @@ def our_variant(peer: Peer, channels: int, layers: int, partial: int, plan: str,
         backbone = build()
     if peer.segments:
         settings = dict(
-            in_channels=list(backbone.out_channels), num_classes=CLASSES, norm_cfg=dict(type="BN"), align_corners=True
+            in_channels=list(backbone.out_channels),
+            strides=list(backbone.out_strides),
+            num_classes=CLASSES,
+            norm_cfg=dict(type="BN"),
+            align_corners=True,
         )
         head = MODELS.build(dict(type="search.AutoDeepLabSearchHead", **settings))
     else:

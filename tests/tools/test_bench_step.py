@@ -155,3 +155,47 @@ def test_interleaved_times_each_call_in_every_round(monkeypatch):
     # a sample of repeated calls is their mean
     repeated = bench.interleaved({"slow": work(2.0)}, 3, bench.device_of("cpu"), sample_ms=0.5)
     assert repeated["slow"]["cpu"]["values"] == [2.0] * 3
+
+
+SEGMENTOR = """
+import platform
+
+import torch
+from torch import nn
+
+# without the extension for CUDA that others build
+assert platform.system() == "Windows"
+
+
+class AutoDeeplab(nn.Module):
+    def __init__(self, num_classes, num_layers, criterion, filter_multiplier):
+        super().__init__()
+        self.alphas = nn.Parameter(torch.zeros(3))
+        self.convs = nn.Sequential(*[nn.Conv2d(3 if i == 0 else filter_multiplier, filter_multiplier, 3, padding=1)
+                                     for i in range(num_layers)])
+        self.classify = nn.Conv2d(filter_multiplier, num_classes, 1)
+        self.criterion = criterion
+
+    def arch_parameters(self):
+        return [self.alphas]
+
+    def _loss(self, x, target):
+        assert target.shape == (len(x), *x.shape[2:])
+        return self.criterion(self.classify(self.convs(x)) * self.alphas.cuda().softmax(0)[0], target)
+"""
+
+
+def test_ours_beside_a_segmentor(tool, tmp_path):
+    pytest.importorskip("mmseg")
+    (tmp_path / "auto_deeplab.py").write_text(SEGMENTOR)
+    path = tmp_path / "step.json"
+    options = ("--executions", "reference", "batched/fast", "--counts", "--partial", 2, "--json", path)
+    small = ("--channels", 2, "--layers", 3, "--batch-size", 2, "--image", 32, "--device", "cpu")
+    assert tool("bench_step")("--auto-deeplab", tmp_path, *options, *small) == 0
+    found = json.loads(path.read_text())["peers"]["Auto-DeepLab"]
+    assert list(found) == ["Auto-DeepLab", "reference", "batched/fast"]
+    # the logits are no weights
+    assert found["Auto-DeepLab"]["parameters"] == 3 * 9 * 2 + 2 + 2 * (4 * 9 + 2) + 10 * 3
+    assert found["batched/fast"]["parameters"] == found["reference"]["parameters"]
+    assert found["batched/fast"]["kept"] < found["reference"]["kept"]
+    assert found["batched/fast"]["launches"] < found["reference"]["launches"]
