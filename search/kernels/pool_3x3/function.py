@@ -1,8 +1,8 @@
-"""3x3 max and average pools in plain PyTorch; on CPU the library's own take longer, forward and backward about twice and
-five to eight times as long (torch 2.14, AMD EPYC).
+"""3x3 max and average pools that keep little for backward: the max pool two bytes for each of its outputs (four where rows
+have 2^14 pixels and more), the average pool nothing. The library's keep their input, and the max pool 8 bytes more.
 
-The maximum is taken along rows, then along columns, the average by a depthwise convolution with ones. For backward the max
-pool keeps two bytes for each of its outputs, the average pool nothing.
+On CPU the maximum is taken along rows, then along columns, the average by a depthwise convolution with ones: the library's
+own take longer, forward and backward about twice and five to eight times as long (torch 2.14, AMD EPYC).
 
 Shapes: B batch, C channels, H and W size, H' = ceil(H / stride), W' = ceil(W / stride).
 """
@@ -23,7 +23,7 @@ def max_pool_3x3(x: Tensor, stride: int) -> Tensor:
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _MaxPool.apply(x, stride)[0]
-    return _largest(x, stride, False)[0]
+    return _largest(x, stride, False)[0] if x.device.type == "cpu" else F.max_pool2d(x, 3, stride, 1)
 
 
 def avg_pool_3x3(x: Tensor, stride: int) -> Tensor:
@@ -34,7 +34,7 @@ def avg_pool_3x3(x: Tensor, stride: int) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-        return _largest(x, stride, True)
+        return _largest(x, stride, True) if x.device.type == "cpu" else _of_library(x, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
@@ -46,19 +46,18 @@ class _MaxPool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         (place,) = ctx.saved_tensors
-        (h, w), stride = ctx.shape[2:], ctx.stride
-        rows, columns = (torch.arange(0, n, stride, device=grad.device) for n in (h, w))
         # torch's index in the plane
-        index = place.long().add_(rows[:, None] * w + columns)
-        # of its second argument this operation reads the shape alone
-        like = grad.new_empty(()).expand(ctx.shape)
-        pool = ([3, 3], [stride, stride], [1, 1], [1, 1], False)
+        index = place.long().add_(_middles(ctx.shape, ctx.stride, grad.device))
+        pool = ([3, 3], [ctx.stride] * 2, [1, 1], [1, 1], False)
+        like = _like(grad, ctx.shape)
         return torch.ops.aten.max_pool2d_with_indices_backward(grad.contiguous(), like, *pool, index), None
 
 
 class _AvgPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, stride: int) -> Tensor:
+        if x.device.type != "cpu":
+            return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
         return _sums(x, stride).div_(_counts(x, stride))
 
     @staticmethod
@@ -68,11 +67,33 @@ class _AvgPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        like = grad.new_empty(()).expand(ctx.shape)
-        if ctx.stride == 1:
+        like = _like(grad, ctx.shape)
+        if ctx.stride == 1 and grad.device.type == "cpu":
             return _sums(grad / _counts(like, 1), 1), None
         pool = ([3, 3], [ctx.stride] * 2, [1, 1], False, False, None)
         return torch.ops.aten.avg_pool2d_backward(grad.contiguous(), like, *pool), None
+
+
+def _like(grad: Tensor, shape: torch.Size) -> Tensor:
+    """What the library's backward reads the shape of, without values: on CPU also without memory, CUDA would make it dense."""
+    return grad.new_empty(()).expand(shape) if grad.device.type == "cpu" else grad.new_empty(shape)
+
+
+def _of_library(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """As `_largest` with places."""
+    y, index = F.max_pool2d(x, 3, stride, 1, return_indices=True)
+    return y, index.sub_(_middles(x.shape, stride, x.device)).to(_integers(x.shape[3]))
+
+
+def _middles(shape: torch.Size, stride: int, device: torch.device) -> Tensor:
+    """Where the windows' middles lie in a plane, counted along rows: [H', W']."""
+    rows, columns = (torch.arange(0, n, stride, device=device) for n in shape[2:])
+    return rows[:, None] * shape[3] + columns
+
+
+def _integers(width: int) -> torch.dtype:
+    """Holds a row and a pixel more, either way."""
+    return torch.int16 if width < 2**14 else torch.int32
 
 
 def _largest(x: Tensor, stride: int, places: bool) -> tuple[Tensor, Tensor | None]:
@@ -84,7 +105,7 @@ def _largest(x: Tensor, stride: int, places: bool) -> tuple[Tensor, Tensor | Non
     (b, c, h, w), wide = x.shape, x.shape[3] + 2
     planes, plane = b * c, (h + 2) * wide
     frame = F.pad(x, (1, 1, 1, 1), value=float("-inf")).view(-1)
-    dtype = None if not places else torch.int16 if w < 2**14 else torch.int32
+    dtype = _integers(w) if places else None
     # what lies outside never wins, also not over other -inf: in the first and the last column, then row, of each plane
     columns = _Border((planes * (h + 2),), (wide,), w - 1)
     best, place = _of_three(frame, None, 1, 1, columns, dtype)

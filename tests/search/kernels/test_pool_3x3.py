@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from search.cost import bytes_kept
-from search.kernels.pool_3x3 import avg_pool_3x3, max_pool_3x3
+from search.kernels.pool_3x3 import avg_pool_3x3, function, max_pool_3x3
 
 SHAPES = [(2, 3, 5, 7), (1, 2, 1, 1), (2, 2, 1, 4), (2, 1, 6, 6)]
 
@@ -54,3 +54,25 @@ def test_keeps_two_bytes_and_none():
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     assert bytes_kept(lambda: max_pool_3x3(x, 1).sum(), [x]) == 2 * x.numel()
     assert bytes_kept(lambda: avg_pool_3x3(x, 1).sum(), [x]) == 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_places_are_the_library_s(shape, stride):
+    # as they are kept where the library makes the maxima, which is on other devices than the CPU
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, shape).float()
+    x[0, 0, 0] = float("-inf")
+    for ours, library in zip(function._largest(x, stride, True), function._of_library(x, stride), strict=True):
+        assert torch.equal(ours, library)
+        assert ours.dtype == library.dtype
+
+
+@pytest.mark.parametrize("pool", [max_pool_3x3, avg_pool_3x3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_other_devices_keep_as_little(pool, stride):
+    x = torch.randn(2, 3, 5, 8, device="meta", requires_grad=True)
+    y = pool(x, stride)
+    kept = bytes_kept(lambda: pool(x, stride).sum())
+    assert kept == (2 * y.numel() if pool is max_pool_3x3 else 0)
+    assert torch.autograd.grad(y, x, torch.empty_like(y))[0].shape == x.shape
