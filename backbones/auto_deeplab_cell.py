@@ -153,17 +153,21 @@ class TrellisCell(nn.Module):
         last: (stride, map, the move's weight; None is 1) of each incoming one. before_last: maps by stride. sizes: of a map of
         each stride.
         """
-        total = None
-        ready: dict[int, Tensor | None] = {}
+        # by the stride that the inputs come to: state 1 of each pass, and the move's weight
+        passes: dict[int, list[tuple[Tensor, Tensor | None]]] = {}
         for source, x, weight in last:
             at = min(source, self.stride) if self.published else self.stride
-            if at not in ready:
-                ready[at] = self._before_last(before_last, at, sizes[at])
             # a convolution of stride 2 brings it here from a finer stride
             x = self.last[f"s{source}"](x if source < self.stride else resized(x, sizes[at]))
-            y = torch.cat(self.dags[f"stride{2 if at < self.stride else 1}"](ready[at], x), dim=1)
-            y = y if weight is None else weight * y
-            total = y if total is None else total + y
+            passes.setdefault(at, []).append((x, weight))
+        total = None
+        for at, inputs in passes.items():
+            dag = self.dags[f"stride{2 if at < self.stride else 1}"]
+            before = self._before_last(before_last, at, sizes[at])
+            for nodes, (_, weight) in zip(dag.passes([(before, x) for x, _ in inputs]), inputs, strict=True):
+                y = torch.cat(nodes, dim=1)
+                y = y if weight is None else weight * y
+                total = y if total is None else total + y
         assert total is not None, "a cell that no move reaches"
         return total
 

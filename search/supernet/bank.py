@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from search.kernels.pool_3x3 import avg_pool_3x3, max_pool_3x3
 from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separables
 from search.supernet.candidates import Chain, Dense, Geometry, Halves, Kind, Pool, Same
-from search.supernet.norms import Norms
+from search.supernet.norms import ONE, Norms, Passes
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Chains:
     def rest(self, z: Tensor) -> Tensor:
         """From the first step's map to what the last norm reads."""
         for weights, (_, padding, dilation), norm in zip(self.weights[1:], self.geometries[1:], self.norms, strict=False):
-            z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments())
+            z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments(), norm.passes.beside)
         return z
 
 
@@ -154,14 +154,17 @@ class Shared:
     norms: list[nn.BatchNorm2d] = field(default_factory=list)
     # mean and variance of the batch, where running statistics move
     batch: tuple[Tensor, Tensor] | None = None
+    passes: Passes = ONE
 
     def map(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> [B, C, H', W']."""
         y = x if self.pool is None else pooled(self.pool, x)
         if not self.norms:
             return y
+        apart = y.unflatten(0, (-1, self.passes.beside)).flatten(1, 2)
         # with momentum one the "running" statistics become the batch's own
-        return F.batch_norm(y, *(self.batch or (None, None)), training=True, momentum=1.0, eps=self.norms[0].eps)
+        running = self.batch or (None, None)
+        return F.batch_norm(apart, *running, training=True, momentum=1.0, eps=self.norms[0].eps).view(y.shape)
 
 
 class Single:
@@ -231,17 +234,19 @@ def shared_norm(pool: Pool) -> bool:
     return pool.norm is None or pool.norm.training or pool.norm.running_mean is None
 
 
-def pool_job(targets: list[Target], pools: Sequence[Pool]) -> Pools | Shared:
+def pool_job(targets: list[Target], pools: Sequence[Pool], passes: Passes) -> Pools | Shared:
     """Pools of one key, each with its target."""
     first = pools[0]
     if first.norm is None:
         return Shared(targets, first.pool)
     norms = [pool.norm for pool in pools]
     if not shared_norm(first):
-        return Pools(targets, first.pool, Norms(norms))
-    tracked = first.norm.track_running_stats and first.norm.running_mean is not None
-    batch = (torch.zeros_like(first.norm.running_mean), torch.ones_like(first.norm.running_var)) if tracked else None
-    return Shared(targets, first.pool, norms, batch)
+        return Pools(targets, first.pool, Norms(norms, passes))
+    batch = None
+    if first.norm.track_running_stats and first.norm.running_mean is not None:
+        mean = first.norm.running_mean.repeat(passes.beside)
+        batch = (torch.zeros_like(mean), torch.ones_like(mean))
+    return Shared(targets, first.pool, norms, batch, passes)
 
 
 def weights_of(alike: Alike) -> list[list[Tensor]]:
@@ -257,34 +262,36 @@ def weights_of(alike: Alike) -> list[list[Tensor]]:
     return layers
 
 
-def job_of(alike: Alike, weights: Sequence[Tensor], recompute: bool) -> Job:
+def job_of(alike: Alike, weights: Sequence[Tensor], recompute: bool, passes: Passes = ONE) -> Job:
     """The job of candidates that run alike; `weights` of all targets, [T * rows, ...], in the order of `weights_of`.
 
     `recompute`: keep of each chain only what the last norm reads.
     """
     targets, kinds, first = alike.targets, alike.kinds, alike.kinds[0]
     if isinstance(first, Chain):
-        return _chains(targets, kinds, weights, recompute)
+        return _chains(targets, kinds, weights, recompute, passes)
     if isinstance(first, Dense):
-        return Denses(targets, first.geometry, weights[0], Norms([dense.norm for dense in kinds]))
+        return Denses(targets, first.geometry, weights[0], Norms([dense.norm for dense in kinds], passes))
     if isinstance(first, Halves):
-        return Reductions(targets, list(weights), Norms([halves.norm for halves in kinds]), first.relu)
+        return Reductions(targets, list(weights), Norms([halves.norm for halves in kinds], passes), first.relu)
     if isinstance(first, Same):
         return Shared(targets, None)
     assert isinstance(first, Pool)
-    return pool_job(targets, kinds)
+    return pool_job(targets, kinds, passes)
 
 
-def _chains(targets: list[Target], chains: Sequence[Chain], weights: Sequence[Tensor], recompute: bool) -> Chains:
+def _chains(
+    targets: list[Target], chains: Sequence[Chain], weights: Sequence[Tensor], recompute: bool, passes: Passes
+) -> Chains:
     count = len(targets)
     steps = []
     for depthwise, pointwise in zip(weights[::2], weights[1::2], strict=True):
         kernel = depthwise.shape[-2:]
         steps.append((depthwise.view(count, -1, *kernel), pointwise.view(count, -1, pointwise.shape[1])))
     geometries = [part.geometry for part in chains[0].parts]
-    return Chains(targets, geometries, steps, chain_norms(chains), recompute)
+    return Chains(targets, geometries, steps, chain_norms(chains, passes), recompute)
 
 
-def chain_norms(chains: Sequence[Chain]) -> list[Norms]:
+def chain_norms(chains: Sequence[Chain], passes: Passes = ONE) -> list[Norms]:
     """The norms of chains of one key, step by step."""
-    return [Norms([part.norm for part in parts]) for parts in zip(*(chain.parts for chain in chains), strict=True)]
+    return [Norms([part.norm for part in parts], passes) for parts in zip(*(chain.parts for chain in chains), strict=True)]

@@ -5,6 +5,8 @@
 - A candidate's weight (gate of the operation times gate of the edge) scales its last norm, and the sum over candidates is made
   on the way (search/kernels/norm_sum), so no product is stored.
 - Pools and identities have no parameters: one map for all targets.
+- Passes with states of equal shapes (the incoming strides of an Auto-DeepLab cell) are one pass, each with batch statistics of
+  its own; what leaves a state that they share is computed once.
 - Partial channels: the edge-weighted sum of what bypasses the candidates, the concatenation and the shuffle are one operation
   for each node (search/kernels/partial_node).
 
@@ -24,10 +26,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from search.supernet.candidates import kind_of
+from search.supernet.candidates import Other, kind_of
 from search.supernet.graph import Fuse, Graph
 
 if TYPE_CHECKING:
@@ -42,10 +45,29 @@ class BatchedPlan:
     def __init__(self, dag: MixedDag) -> None:
         self.kinds = {edge: [kind_of(op) for op in mixed.ops.values()] for edge, mixed in dag.edges.items()}
 
-    def __call__(self, dag: MixedDag, given: Sequence[Tensor | None]) -> list[Tensor]:
-        """`inputs` states [B, C * K, H, W], None for a missing one -> the nodes' states."""
+    def __call__(self, dag: MixedDag, passes: Sequence[Sequence[Tensor | None]]) -> list[list[Tensor]]:
+        """Of each pass `inputs` states [B, C * K, H, W], None for a missing one -> of each pass the nodes' states."""
+        if not self._fit_together(passes):
+            return [self._run(dag, given, 1, ()) for given in passes]
+        given: list[Tensor | None] = []
+        common = []
+        for number, states in enumerate(zip(*passes, strict=True)):
+            same = all(state is states[0] for state in states)
+            given.append(states[0] if same else torch.stack(states, dim=1).flatten(0, 1))
+            if same:
+                common.append(number)
+        nodes = [node.unflatten(0, (-1, len(passes))).unbind(1) for node in self._run(dag, given, len(passes), common)]
+        return [list(of_pass) for of_pass in zip(*nodes, strict=True)]
+
+    def _fit_together(self, passes: Sequence[Sequence[Tensor | None]]) -> bool:
+        """Whether the passes can lie side by side: their states are alike, and no module of unknown kind runs."""
+        shapes = [[None if state is None else state.shape for state in given] for given in passes]
+        known = not any(isinstance(kind, Other) for kinds in self.kinds.values() for kind in kinds)
+        return len(passes) > 1 and not self.triton and known and all(one == shapes[0] for one in shapes)
+
+    def _run(self, dag: MixedDag, given: Sequence[Tensor | None], passes: int, common: Sequence[int]) -> list[Tensor]:
         recompute = dag.memory == "balanced"
-        graph = Graph(dag, self.kinds, given, recompute, self.triton, self.fuse(recompute))
+        graph = Graph(dag, self.kinds, given, recompute, self.triton, self.fuse(recompute), passes, common)
 
         def run(*states: Tensor | None) -> tuple[Tensor, ...]:
             return graph.run(states)

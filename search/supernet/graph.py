@@ -4,12 +4,15 @@ All parameters of the candidates are concatenated once and cut into what the job
 operation times gate of the edge) are one vector: a few operations for a whole graph, forward and backward. Cells that read the
 same gates share the vector.
 
+P passes through the graph may lie side by side, as maps [B*P, C, H, W] (see norms.py). A given state that is the same in all of
+them is `common`: what leaves it is computed once.
+
 Letters: B batch, C channels of a state, K of partial channels, E candidates of the graph, H and W size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,7 +22,7 @@ from search.kernels.partial_node import max_pool_2x2, partial_node
 from search.supernet.bank import Alike, Single, Target, job_of, weights_of
 from search.supernet.candidates import Kind, Other
 from search.supernet.mixed import MixedOp, Zero
-from search.supernet.norms import Moves
+from search.supernet.norms import Moves, Passes
 from search.supernet.partial import fitted
 from search.supernet.sums import Lone, Sum, sums_of
 
@@ -43,7 +46,7 @@ class Graph:
     """See the module.
 
     `kinds`: of every edge's candidates; `recompute`: keep of each chain only what its last norm reads; `triton`: whether sums
-    and nodes are Triton kernels; `fuse`: see `Fuse`.
+    and nodes are Triton kernels; `fuse`: see `Fuse`; `passes`: P; `common`: given states.
     """
 
     def __init__(
@@ -54,9 +57,13 @@ class Graph:
         recompute: bool,
         triton: bool,
         fuse: Fuse | None,
+        passes: int = 1,
+        common: Collection[int] = (),
     ) -> None:
         self._dag = dag
         self._triton = triton
+        self._passes = passes
+        self._common = common
         # of every candidate the choice and the option of its gate, and those of its edge's
         self._places: list[tuple[tuple[str, int], tuple[str, int]]] = []
         # of each node the sources that run, and their edges' weights
@@ -117,7 +124,8 @@ class Graph:
         for source, maker, own in makers:
             if isinstance(maker, Alike):
                 weights = [pieces[i].view(-1, *layers[i][0].shape[1:]) for i in own]
-                jobs.setdefault(source, []).append(job_of(maker, weights, recompute))
+                passes = Passes(times=self._passes) if source in self._common else Passes(beside=self._passes)
+                jobs.setdefault(source, []).append(job_of(maker, weights, recompute, passes))
             else:
                 maker.read([pieces[i] for i in own])
                 self.sums[source].append(maker)
@@ -157,7 +165,7 @@ class Graph:
         return _taken(torch.cat(flat), [begins[choice] + option if choice in begins else begin for choice, option in gates])
 
     def run(self, given: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """`inputs` states [B, C, H, W], None for a missing one -> the nodes' states."""
+        """States [B*P, C, H, W], common ones [B, C, H, W], None for a missing one -> the nodes' states [B*P, C, H', W']."""
         dag, k = self._dag, self._dag.partial_channels
         parts: dict[int, list[Tensor]] = {node: [] for node in self._sources}
         rests: dict[int, Tensor] = {}
@@ -174,7 +182,8 @@ class Graph:
                 taken = state.shape[1] // k
                 state, rest = state.split((taken, state.shape[1] - taken), dim=1)
                 rest = fitted(rest, k, dag.channels)
-                rests[source] = max_pool_2x2(rest, self._triton) if dag.stride_of(source) == 2 else rest
+                rest = max_pool_2x2(rest, self._triton) if dag.stride_of(source) == 2 else rest
+                rests[source] = self._to_passes(source, rest)
             for node, y in self._of_state(source, state):
                 parts[node].append(y)
         return tuple(made)
@@ -185,7 +194,12 @@ class Graph:
         for one in self.sums[source]:
             y, nodes = one(x), one.nodes()
             wide[nodes] = wide[nodes] + y if nodes in wide else y
-        return [(node, part) for nodes, y in wide.items() for node, part in zip(nodes, y.chunk(len(nodes), dim=1), strict=True)]
+        own = {nodes: self._to_passes(source, y).chunk(len(nodes), dim=1) for nodes, y in wide.items()}
+        return [(node, part) for nodes, parts in own.items() for node, part in zip(nodes, parts, strict=True)]
+
+    def _to_passes(self, source: int, y: Tensor) -> Tensor:
+        """For each pass what a state gives."""
+        return y.repeat_interleave(self._passes, dim=0) if source in self._common else y
 
     def move_statistics(self) -> None:
         """Move the running statistics of all norms that ran; once for each forward."""

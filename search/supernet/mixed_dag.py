@@ -102,9 +102,18 @@ class MixedDag(nn.Module):
 
     def forward(self, *given: Tensor | None) -> list[Tensor]:
         """`inputs` tensors [B, C, H, W], None for a missing one -> the nodes' states, each [B, C, H / stride, W / stride]."""
-        assert len(given) == self.inputs
+        return self.passes([given])[0]
+
+    def passes(self, passes: Sequence[Sequence[Tensor | None]]) -> list[list[Tensor]]:
+        """Of each pass, given as in `forward`, the nodes' states; running statistics move from one to the next.
+
+        The batched plan runs passes with states of equal shapes as one.
+        """
         if self.gates is not None and self.plan != "reference":
-            return self._fast_plan(given)(self, given)
+            return self._fast_plan(passes[0])(self, passes)
+        return [self._pass(given) for given in passes]
+
+    def _pass(self, given: Sequence[Tensor | None]) -> list[Tensor]:
         states = list(given)
         for node in range(self.inputs, self.inputs + self.nodes):
             sources = self.sources[node - self.inputs]

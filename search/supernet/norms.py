@@ -1,28 +1,45 @@
 """Batch norms of equal settings as one, and the moves of their running statistics, gathered for a whole graph.
 
-Letters: T norms, C channels of each.
+Several passes through a graph may lie side by side, each normalised by statistics of its own: maps of P passes are
+[B*P, C, H, W], the passes of an image one after the other, so that norms read them as [B, P*C, H, W].
+
+Letters: B batch, T norms, C channels of each, P passes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class Passes(NamedTuple):
+    """How many passes lie side by side, and how often each of them is one of the reference plan's."""
+
+    beside: int = 1
+    times: int = 1
+
+
+ONE = Passes()
 
 
 class Norms:
     """Several norms of equal settings: their tensors side by side.
 
     Attributes:
-        weight, bias: [T*C], or None where the norms aren't affine.
+        passes: through these norms.
+        weight, bias: [P*T*C], or None where the norms aren't affine.
         training: whether the batch's statistics normalise.
-        running: mean and variance [T*C], copies; None where nothing needs them.
-        batch: mean and unbiased variance [T*C] of a batch, if whoever normalised left them here.
+        running: mean and variance [P*T*C], copies; None where nothing needs them.
+        batch: mean and unbiased variance [P*T*C] of a batch, if whoever normalised left them here.
     """
 
-    def __init__(self, norms: Sequence[nn.BatchNorm2d]) -> None:
+    def __init__(self, norms: Sequence[nn.BatchNorm2d], passes: Passes = ONE) -> None:
         self.norms = norms
+        self.passes = passes
         first = norms[0]
         self.eps = first.eps
         self.tracked = first.training and first.track_running_stats and first.running_mean is not None
@@ -30,22 +47,28 @@ class Norms:
         self.momentum = momentum_of(first) if self.tracked else 0.0
         self.batch: tuple[Tensor, Tensor] | None = None
         self.running: tuple[Tensor, Tensor] | None = None
-        self.weight = torch.cat([norm.weight for norm in norms]) if first.affine else None
-        self.bias = torch.cat([norm.bias for norm in norms]) if first.affine else None
+        self.weight = torch.cat([norm.weight for norm in norms] * passes.beside) if first.affine else None
+        self.bias = torch.cat([norm.bias for norm in norms] * passes.beside) if first.affine else None
 
     def read_running(self) -> tuple[Tensor, Tensor]:
         """The running statistics, copied once."""
         if self.running is None:
             self.running = (
-                torch.cat([norm.running_mean for norm in self.norms]),
-                torch.cat([norm.running_var for norm in self.norms]),
+                torch.cat([norm.running_mean for norm in self.norms] * self.passes.beside),
+                torch.cat([norm.running_var for norm in self.norms] * self.passes.beside),
             )
         return self.running
 
     def arguments(self) -> tuple:
-        """(weight, bias, running, training, momentum, eps), as `F.batch_norm` takes them; it moves the copies."""
+        """(weight, bias, running, training, momentum, eps), as `F.batch_norm` takes them; it moves the copies.
+
+        Of several passes they become the batches' own statistics; the norms' move from one pass to the next.
+        """
         running = self.read_running() if self.tracked or not self.training else None
-        return self.weight, self.bias, running, self.training, self.momentum, self.eps
+        momentum = self.momentum
+        if self.tracked and self.passes != ONE:
+            self.batch, momentum = running, 1.0
+        return self.weight, self.bias, running, self.training, momentum, self.eps
 
 
 class Moves:
@@ -54,21 +77,31 @@ class Moves:
     def __init__(self) -> None:
         self._norms: list[nn.BatchNorm2d] = []
         self._copied: tuple[list[Tensor], list[Tensor]] = [], []
-        # by momentum
-        self._towards: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        # by pass and momentum
+        self._towards: dict[tuple[int, float], tuple[list[Tensor], list[Tensor]]] = {}
 
     def add(self, norms: Norms) -> None:
-        """Norms whose copies have moved, or that hold a batch's statistics."""
-        if norms.tracked:
-            moved = norms.running if norms.batch is None else norms.batch
-            self._add(norms.norms, [part.chunk(len(norms.norms)) for part in moved], norms.batch is not None)
+        """Norms whose copies have moved, or that hold the batches' statistics."""
+        if not norms.tracked:
+            return
+        if norms.batch is None:
+            assert norms.passes == ONE
+            self._add(norms.norms, [part.chunk(len(norms.norms)) for part in norms.running], self._copied)
+            return
+        for number, batch in enumerate(_of_passes(norms.batch, norms.passes)):
+            self._add(norms.norms, [part.chunk(len(norms.norms)) for part in batch], self._pair(norms.norms, number))
 
-    def add_shared(self, norms: Sequence[nn.BatchNorm2d], batch: tuple[Tensor, Tensor]) -> None:
-        """Norms that saw the same batch, with its mean and unbiased variance [C]."""
-        self._add(norms, [[part] * len(norms) for part in batch], True)
+    def add_shared(self, norms: Sequence[nn.BatchNorm2d], batch: tuple[Tensor, Tensor], passes: Passes = ONE) -> None:
+        """Norms that saw the same batch, with its mean and unbiased variance [P*C]."""
+        for number, one in enumerate(_of_passes(batch, passes)):
+            self._add(norms, [[part] * len(norms) for part in one], self._pair(norms, number))
 
-    def _add(self, norms: Sequence[nn.BatchNorm2d], statistics: Sequence[Sequence[Tensor]], batch: bool) -> None:
-        pair = self._towards.setdefault(momentum_of(norms[0]), ([], [])) if batch else self._copied
+    def _pair(self, norms: Sequence[nn.BatchNorm2d], number: int) -> tuple[list[Tensor], list[Tensor]]:
+        return self._towards.setdefault((number, momentum_of(norms[0], number)), ([], []))
+
+    def _add(
+        self, norms: Sequence[nn.BatchNorm2d], statistics: Sequence[Sequence[Tensor]], pair: tuple[list[Tensor], list[Tensor]]
+    ) -> None:
         for name, parts in zip(("running_mean", "running_var"), statistics, strict=True):
             pair[0].extend(getattr(norm, name) for norm in norms)
             pair[1].extend(parts)
@@ -81,11 +114,26 @@ class Moves:
             return
         if self._copied[0]:
             torch._foreach_copy_(*self._copied)
-        for momentum, (running, batch) in self._towards.items():
+        # in the order of the passes
+        for (_, momentum), (running, batch) in sorted(self._towards.items(), key=lambda item: item[0]):
             torch._foreach_lerp_(running, [part.to(own.dtype) for own, part in zip(running, batch, strict=True)], momentum)
-        torch._foreach_add_([norm.num_batches_tracked for norm in self._norms], 1)
+        for times, norms in _by_count(self._norms).items():
+            torch._foreach_add_([norm.num_batches_tracked for norm in norms], times)
 
 
-def momentum_of(norm: nn.BatchNorm2d) -> float:
-    """The momentum of the batch that comes; torch's cumulative average (None) counts it in."""
-    return 1.0 / float(norm.num_batches_tracked + 1) if norm.momentum is None else norm.momentum
+def momentum_of(norm: nn.BatchNorm2d, number: int = 0) -> float:
+    """The momentum of a batch that comes, counted from 0; torch's cumulative average (None) counts it in."""
+    return 1.0 / float(norm.num_batches_tracked + number + 1) if norm.momentum is None else norm.momentum
+
+
+def _of_passes(batch: tuple[Tensor, Tensor], passes: Passes) -> list[tuple[Tensor, Tensor]]:
+    """Statistics of each pass, in the reference plan's order."""
+    return list(zip(*(part.chunk(passes.beside) for part in batch), strict=True)) * passes.times
+
+
+def _by_count(norms: Sequence[nn.BatchNorm2d]) -> dict[int, list[nn.BatchNorm2d]]:
+    """How often each norm is there, and those that are as often."""
+    found: dict[int, list[nn.BatchNorm2d]] = {}
+    for norm, times in Counter(norms).items():
+        found.setdefault(times, []).append(norm)
+    return found
