@@ -12,7 +12,7 @@ pytest.importorskip("mmseg")
 from search.engine.config import load
 
 FOLDER = Path("configs/segmentation")
-CONFIGS = sorted(FOLDER.glob("*.py"))
+CONFIGS = sorted([*FOLDER.glob("*.py"), *Path("configs/demo").glob("scenes_*.py")])
 
 
 def rates(path, steps):

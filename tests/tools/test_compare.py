@@ -45,8 +45,9 @@ def test_a_mistake_in_a_runs_own_process_has_one_sentence_too(tmp_path, capsys):
 
 
 def test_the_demonstration_runs_from_another_folder_and_again_in_no_time(tmp_path, capsys):
-    options = ["--work-dir", str(tmp_path / "demo"), "--random", "1"]
+    options = ["--work-dir", str(tmp_path / "demo"), "--parts", "digits", "--random", "1"]
     options += ["--search-options", *SHORT_SEARCH, "--retrain-options", *SHORT_RECIPE]
+    work_dir = tmp_path / "demo" / "digits"
     found = subprocess.run(
         [sys.executable, ROOT / "tools" / "demo.py", *options],
         capture_output=True,
@@ -55,18 +56,28 @@ def test_the_demonstration_runs_from_another_folder_and_again_in_no_time(tmp_pat
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert found.returncode == 0, found.stderr
-    assert str(tmp_path / "demo" / "report.html") in found.stdout
-    result = json.loads((tmp_path / "demo" / "compare.json").read_text())
+    assert str(work_dir / "report.html") in found.stdout
+    result = json.loads((work_dir / "compare.json").read_text())
     assert [row["group"] for row in result["runs"]] == ["digits_search", "random architectures"]
     assert all(0 <= row["test"] <= 100 and row["params"] > 0 for row in result["runs"])
-    search = tmp_path / "demo" / "search" / "digits_search" / "seed0"
-    for path in (search / "architecture.json", search / "report.html", tmp_path / "demo" / "report.html"):
+    search = work_dir / "search" / "digits_search" / "seed0"
+    for path in (search / "architecture.json", search / "report.html", work_dir / "report.html"):
         assert path.exists()
     before = (search / "history.jsonl").stat().st_mtime_ns
     assert demo.main(options) == 0
-    assert json.loads((tmp_path / "demo" / "compare.json").read_text()) == result
+    assert json.loads((work_dir / "compare.json").read_text()) == result
     assert (search / "history.jsonl").stat().st_mtime_ns == before
     assert "no difference shown" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_demonstration_of_segmentation(tmp_path):
+    short = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
+    options = ["--work-dir", str(tmp_path), "--parts", "scenes"]
+    options += ["--search-options", *short, "strategy.freeze_epochs=0", "--retrain-options", *short]
+    assert demo.main(options) == 0
+    result = json.loads((tmp_path / "scenes" / "compare.json").read_text())
+    assert [row["group"] for row in result["runs"]] == ["scenes_search", "random architectures"]
 
 
 @pytest.mark.slow
