@@ -32,10 +32,11 @@ def step(params, model, gate):
     for p in [*model.parameters(), *params.parameters()]:
         p.grad = None
     x = torch.randn(2, 3, 33, 21, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = x.to(next(model.parameters()).dtype)
     with gate():
         outputs = [y for y in model(x) if y is not None]
     generator = torch.Generator().manual_seed(2)
-    sum((y * torch.randn(y.shape, generator=generator, dtype=y.dtype)).sum() for y in outputs).backward()
+    sum((y * torch.randn(y.shape, generator=generator, dtype=torch.float64)).sum() for y in outputs).backward()
     grads = {n: p.grad for n, p in [*model.named_parameters(), *params.named_parameters()]}
     return dict(enumerate(outputs)), grads, {n: b.clone() for n, b in model.named_buffers()}
 
@@ -50,10 +51,11 @@ def agree(first, second):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("layout", ["search", "published"])
-@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize(
+    ("k", "layout"), [(1, "search"), (1, "published"), (2, "search"), (2, "published"), (4, "search"), (8, "search")]
+)
 def test_equal_under_softmax(k, layout, training):
-    params, models = pair(partial=k, layout=layout, edge_logits=True)
+    params, models = pair(partial=k, filters=max(4, k), layout=layout, edge_logits=True)
     for _ in range(2):
         agree(*[step(params, m.train(training), lambda: params.gated(Softmax())) for m in models])
 
@@ -63,6 +65,20 @@ def test_equal_when_recomputed_and_with_depthwise_candidates(settings):
     params, models = pair(**settings)
     for _ in range(2):
         agree(*[step(params, m.train(), lambda: params.gated(Softmax())) for m in models])
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_in_float32_as_accurate_as_the_reference(k):
+    params, models = pair(partial=k, filters=4 * k)
+    runs = [
+        step(params.to(dtype), model.to(dtype).train(), lambda: params.gated(Softmax()))
+        for dtype, model in ((torch.float64, models[0]), (torch.float32, models[0]), (torch.float32, models[1]))
+    ]
+    # outputs, then gradients
+    for kind in (0, 1):
+        exact, *rounded = [torch.cat([t.detach().flatten() for t in run[kind].values() if t is not None]) for run in runs]
+        errors = [float((one - exact).norm() / exact.norm()) for one in rounded]
+        assert errors[1] <= max(1e-5, 2 * errors[0])
 
 
 @pytest.mark.parametrize("layout", ["search", "published"])
