@@ -46,7 +46,8 @@ def goes_on_bit_for_bit(config: Path, folder: Path) -> None:
 
     # a hook by mmengine's own name, so that the run without it may go on
     kill = ("--cfg-options", "default_hooks.visualization.type=search.Kill")
-    assert run("straight").returncode == 0
+    straight = run("straight")
+    assert straight.returncode == 0, straight.stderr.decode()[-2000:]
     assert run("killed", *kill).returncode == -signal.SIGKILL
     saved = torch.load(folder / "killed" / "checkpoint.pth", weights_only=True)["visnas"]["loop"]
     assert saved["step"] == 3
