@@ -55,9 +55,18 @@ def test_killed_search_goes_on_bit_for_bit(tmp_path, cache):
     goes_on_bit_for_bit(write(tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_two_processes_hold_equal_weights_and_logits(tmp_path, cache):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "tools/search.py", str(write(tmp_path, DUMP)), "--work-dir", str(tmp_path / "w"), "--launcher", "pytorch"]
+    command = [
+        *launch,
+        "tools/search.py",
+        str(write(tmp_path, DUMP)),
+        "--work-dir",
+        str(tmp_path / "w"),
+        "--launcher",
+        "pytorch",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     found = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert found.returncode == 0, found.stderr[-2000:]
