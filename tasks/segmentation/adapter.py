@@ -155,8 +155,10 @@ def _check_on_reading(cfg: Config, classes: int, ignored: int) -> None:
                 result.update(num_classes=classes, ignore_index=ignored)
         return result
 
-    for _, dataset in every_dataset(cfg):
-        dataset["pipeline"] = replaced(dataset.get("pipeline") or [])
+    for name, dataset in every_dataset(cfg):
+        # a run that trains doesn't read the test data, and mmseg's inferencer looks for mmseg's transforms in what it leaves
+        if name != "test_dataloader" or cfg.get("train_dataloader") is None:
+            dataset["pipeline"] = replaced(dataset.get("pipeline") or [])
     if cfg.get("tta_pipeline") is not None:
         cfg["tta_pipeline"] = replaced(cfg["tta_pipeline"])
 

@@ -103,6 +103,15 @@ def test_tests_print_both_means_and_write_predictions(tool, configs, trained, tm
     assert "mIoU_present: " in capsys.readouterr().out
 
 
+def test_mmsegs_inferencer_takes_what_a_training_leaves(trained, cache):
+    from mmseg.apis import MMSegInferencer
+
+    image = next(Path(cache).glob("*/leftImg8bit/val/*/*.png"))
+    inferencer = MMSegInferencer(str(trained / "config.py"), str(trained / "checkpoint.pth"), device="cpu")
+    found = inferencer(str(image), show=False)["predictions"]
+    assert found.shape == (48, 64) and 0 <= found.min() <= found.max() <= 10
+
+
 def test_mistakes_are_one_sentence_and_exit_code_2(tool, configs, trained, tmp_path, capsys):
     def said(*argv):
         assert tool(argv[0])(*argv[1:], "--work-dir", tmp_path / "w") == 2

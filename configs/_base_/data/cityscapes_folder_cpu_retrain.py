@@ -17,8 +17,8 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmseg.Resize", scale=(256, 256), keep_ratio=True),
-    # as they are: predictions are brought to their size
-    dict(type="mmseg.LoadAnnotations"),
+    # as they are: predictions are brought to their size; by the name that mmseg's inferencer looks for
+    dict(type="LoadAnnotations"),
     dict(type="mmseg.PackSegInputs"),
 ]
 tta_pipeline = [

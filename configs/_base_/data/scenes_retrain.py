@@ -8,7 +8,8 @@ train_pipeline = [
     dict(type="mmseg.RandomCrop", crop_size=(96, 96), cat_max_ratio=0.95),
     dict(type="mmseg.PackSegInputs"),
 ]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="mmseg.LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
+# loading by the names that mmseg's inferencer looks for
+test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="mmseg.PackSegInputs")]
 tta_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(

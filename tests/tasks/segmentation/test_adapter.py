@@ -1,5 +1,6 @@
 """What becomes of a config: folders, classes, channels and splits are the data's."""
 
+import copy
 import shutil
 
 import pytest
@@ -186,10 +187,14 @@ def test_mmsegs_loading_is_checked_everywhere(task, make_folder, tmp_path):
     cfg = config(make_folder(), RETRAIN)
     # as mmseg's own configs write it
     cfg.train_dataloader.dataset.pipeline[1].type = "LoadAnnotations"
-    cfg = task.prepare(cfg, tmp_path / "w")
-    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        types = [t.type for t in cfg[loader].dataset.pipeline]
+    test = Config({key: value for key, value in copy.deepcopy(cfg).items() if not key.startswith(("train", "val"))})
+    cfg, test = task.prepare(cfg, tmp_path / "w"), task.prepare(test, tmp_path / "w")
+    for run, loader in ((cfg, "train_dataloader"), (cfg, "val_dataloader"), (test, "test_dataloader")):
+        types = [t.type for t in run[loader].dataset.pipeline]
         assert types[0] == "search.LoadImage" and "search.LoadLabels" in types
+    # what a training leaves is for mmseg's inferencer
+    types = [t.type for t in cfg.test_dataloader.dataset.pipeline]
+    assert types[0] == "LoadImageFromFile" and "LoadAnnotations" in types
     inner = cfg.tta_pipeline[1].transforms
     assert inner[2] == [dict(type="search.LoadLabels", num_classes=19, ignore_index=255)]
     assert [t.scale for t in inner[0]] == [(192, 192), (256, 256), (320, 320)]
