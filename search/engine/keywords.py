@@ -1,7 +1,8 @@
 """Which keyword arguments a registered class or function really takes.
 
 ``**kwargs`` is followed: where a constructor does nothing with it but ``super().__init__(..., **kwargs)``,
-the base class answers; where it uses it in any other way, everything is accepted.
+the base class answers, but for the arguments that the call gives itself; where it uses it in any other way, everything is
+accepted.
 """
 
 import ast
@@ -23,6 +24,7 @@ def keywords(target: Callable[..., Any], rest_is: Set[str] | None = None) -> set
     if not inspect.isclass(target):
         return _of_function(target)
     names: set[str] = set()
+    given: set[str] = set()
     for owner in target.__mro__:
         init = owner.__dict__.get("__init__")
         if init is None:
@@ -33,12 +35,14 @@ def keywords(target: Callable[..., Any], rest_is: Set[str] | None = None) -> set
         parameters = _parameters(init)
         if parameters is None:
             return None
-        names |= {p.name for p in parameters[1:] if p.kind in NAMED}
+        names |= {p.name for p in parameters[1:] if p.kind in NAMED} - given
         rest = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
         if not rest:
             return names
-        if not _only_forwarded(init, rest[0]):
+        calls = _forwarding(init, rest[0])
+        if not calls:
             return None if rest_is is None else names | rest_is
+        given |= {keyword.arg for call in calls for keyword in call.keywords if keyword.arg is not None}
     return names
 
 
@@ -57,18 +61,13 @@ def _parameters(target: Callable[..., Any]) -> list[inspect.Parameter] | None:
         return None
 
 
-def _only_forwarded(init: Callable[..., Any], name: str) -> bool:
-    """Whether every use of ``**name`` in the constructor's source is ``super().__init__(..., **name)``."""
+def _forwarding(init: Callable[..., Any], name: str) -> list[ast.Call]:
+    """The calls ``super().__init__(..., **name)`` in the constructor's source, where ``name`` has no other use; else none."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(init))))
     except (OSError, TypeError, SyntaxError):
-        return False
-    forwarded = {
-        id(keyword.value)
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call) and ast.unparse(call.func) == "super().__init__"
-        for keyword in call.keywords
-        if keyword.arg is None
-    }
+        return []
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "super().__init__"]
+    forwarded = {id(k.value): call for call in calls for k in call.keywords if k.arg is None}
     uses = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
-    return bool(uses) and all(id(node) in forwarded for node in uses)
+    return [forwarded[id(node)] for node in uses] if all(id(node) in forwarded for node in uses) else []

@@ -63,17 +63,18 @@ class AutoDeepLabSearchHead(BaseDecodeHead):
         strides: Sequence[int] = (4, 8, 16, 32),
         in_index: Sequence[int] | None = None,
         dropout_ratio: float = 0.0,
+        init_cfg: dict | None = None,
         **settings,
     ) -> None:
         if len(in_channels) != len(strides) or not all(REACH % s == 0 for s in strides):
             raise ValueError(f"strides={list(strides)} must divide {REACH}, one for each of in_channels={list(in_channels)}")
-        settings.setdefault("init_cfg", dict(type="Normal", std=0.01, override=dict(name="classifiers")))
         super().__init__(
             in_channels=list(in_channels),
             channels=max(in_channels),
             in_index=list(range(len(strides)) if in_index is None else in_index),
             input_transform="multiple_select",
             dropout_ratio=dropout_ratio,
+            init_cfg=init_cfg or dict(type="Normal", std=0.01, override=dict(name="classifiers")),
             **settings,
         )
         # each pyramid has a classifier of its own instead
