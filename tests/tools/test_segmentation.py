@@ -123,7 +123,9 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tool, configs, trained, tmp_p
         "search", configs[0], "--cfg-options", "val_evaluator.iou_metric=mIoU"
     )
     trellis = CONFIGS / "auto_deeplab_scenes_cpu.py"
-    assert "model.decode_head: unknown key 'channels'" in said("search", trellis, "--cfg-options", "model.decode_head.channels=8")
+    assert "model.decode_head: unknown key 'channels'" in said(
+        "search", trellis, "--cfg-options", "model.decode_head.channels=8"
+    )
     assert "score.key='top1' isn't among" in said("search", configs[0], "--cfg-options", "score.key=top1")
     assert "holds no scenes but something else" in said("search", configs[0], "--cfg-options", f"data_root={trained}")
     assert "scenes.width=7 must be from 32" in said(
