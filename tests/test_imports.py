@@ -28,6 +28,7 @@ RULES = {
     "search.cost": ("search.space", "search.supernet", "torch"),
     "search.strategies": ("search.space", "search.supernet", "search.cost", "torch", "scipy"),
     "search.engine": ("search", "torch", "torchvision", "numpy", "scipy", "rich", "mmengine"),
+    "search.engine.ray_executor": ("search", "ray"),
     "search.export": ("search.cost", "torch", "torchvision", "onnxruntime"),
     "search.report": ("search.space", "matplotlib", "networkx", "jinja2", "markupsafe"),
     "search.registry": ("search.environment", "mmengine"),

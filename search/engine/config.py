@@ -32,7 +32,7 @@ TOP_LEVEL: dict[str, str] = {
     "arch_optimizer": "the optimiser of the architecture's logits",
     "score": "the metric that decides: key and rule",
     "budget": "what a found network may cost: macs, params, latency",
-    "executor": "how many trials of a sampling strategy run at a time (jobs), with how many threads each",
+    "executor": "where a sampling strategy's trials run (type), how many at a time (jobs), threads, retries",
     "compile": "torch.compile, true or its options",
     # mmengine's Runner's
     "work_dir": "where everything is written",

@@ -68,7 +68,7 @@ TOP: dict[str, Place] = {
     "tta_pipeline": Place(ours.TRANSFORMS),
     "splits": Place(keys=_words("weights architecture train validation seed per_class images")),
     "budget": Place(keys=_words("macs params latency table input_size weight rate")),
-    "executor": Place(keys=_words("jobs threads")),
+    "executor": Place(keys=_words("type jobs threads retries retry_failed address gpus")),
     "score": Place(keys=_words("key rule")),
     "randomness": Place(keys=_words("seed diff_rank_seed deterministic")),
     "auto_scale_lr": Place(keys=_words("enable base_batch_size")),
@@ -146,7 +146,8 @@ def _check_group(group: Mapping[str, Any], where: str, place: Place, scope: str 
     name = group.get("type", place.default)
     if place.registry is not None and name is None and place.typed:
         raise UserError(f"{where} has no 'type': say which class of the registry {place.registry.name!r} to build")
-    if name is not None and (place.registry is not None or "type" in group):
+    # the executor's type is a word, not a class
+    if name is not None and "type" not in place.keys and (place.registry is not None or "type" in group):
         accepted = keywords(_find(name, place.registry, where, scope), LATER.get(name))
         known = None if accepted is None else accepted | place.keys | {"type", "_scope_"}
     elif name is None and not place.keys:

@@ -9,6 +9,7 @@ from search import report
 from search.cost.count import CONVENTIONS
 from search.space import Architecture
 from search.space import save as save_architecture
+from search.strategies.one_shot import OneShotStrategy
 from search.strategies.random_search import random_architectures
 from search.strategies.sampling import SamplingStrategy
 from search.strategies.within import NothingWithin, architectures_within
@@ -52,6 +53,12 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
         from .trial_search import search_by_trials
 
         return search_by_trials(cfg, strategy)
+    if isinstance(strategy, OneShotStrategy):
+        if max_memory is not None:
+            raise UserError(f"--max-memory is for relaxed supernets, and {cfg.strategy['type']} trains one path at a time.")
+        from .one_shot import search_one_shot
+
+        return search_one_shot(cfg, strategy)
     settings = None if cfg.get("budget") is None else settings_of(cfg.budget)
     with running(cfg) as work_dir:
         options = memory_plan.stored(work_dir, max_memory) if cfg.get("resume") else None

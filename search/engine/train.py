@@ -72,7 +72,7 @@ def train(cfg: Config, inherit: str | None = None) -> TrainResult:
                 raise UserError(f"train_cfg.type must be 'search.TrainLoop', not {complete.train_cfg}.")
             if inherit is not None and not resume:
                 wide = checkpoint.read_own(inherit)
-                if wide["visnas"]["kind"] != "search":
+                if wide["visnas"]["kind"] not in ("search", "one-shot"):
                     raise UserError(f"{inherit} isn't the checkpoint of a search, so there is no supernet to inherit.")
                 runner.initialise = lambda model: _say_inherited(runner, inherit_weights(model, wide["state_dict"]))
             runner.check_score()

@@ -29,6 +29,7 @@ from search.supernet import Record, record
 from .budget import TRIES, Budget, settings_of
 from .checkpoint import canonical_config, remove_leftovers, write_bytes, write_json
 from .errors import UserError, whole_number
+from .executors import executor_of
 from .history import NAME as HISTORY
 from .history import finite
 from .networks import networks_of
@@ -58,14 +59,17 @@ class Tried:
 def search_by_trials(cfg: Config, strategy: SamplingStrategy) -> SearchResult:
     """Searches as the config says and writes everything to ``cfg.work_dir``.
 
-    ``cfg.executor``: ``jobs``, how many trainings run at a time, each in a process of its own (default 1; 0: in this process),
-    with ``threads`` each (default 1). With ``cfg.budget`` only architectures within it are tried.
+    ``cfg.executor``: ``type``, where trainings run: 'in_process', 'local' (default: each in a process of its own) or 'ray';
+    ``jobs``, how many at a time (default 1; 0: in this process), with ``threads`` each (default 1); ``retries``, how often one
+    that fails for no fault of the user's is tried again (default 1) before it is recorded as failed and told as nan;
+    ``retry_failed``: try recorded ones again. With ``cfg.budget`` only architectures within it are tried.
 
     Raises:
         BudgetError: none of a few hundred architectures in a row is within the budget.
         UserError: a mistake in config, data or work directory, or no trial has a score; ValueError likewise.
     """
     _check(cfg)
+    execution = _execution(cfg, strategy)
     with running(cfg) as work_dir:
         check_work_dir(work_dir, "trials", canonical_config(cfg), bool(cfg.get("resume")), False)
         complete = prepared(cfg, work_dir)
@@ -79,10 +83,12 @@ def search_by_trials(cfg: Config, strategy: SamplingStrategy) -> SearchResult:
         if budget is not None:
             sampler = Within(sampler, budget.within, TRIES)
         try:
-            tried = _try(cfg, strategy, sampler, recorded.parts, work_dir)
+            tried = _try(cfg, strategy, sampler, recorded.parts, execution, work_dir)
         except NothingWithin as error:
             assert budget is not None
             raise budget.nothing(error) from error
+        finally:
+            execution.close()
         return _finish(cfg, strategy, seed, recorded, tried, work_dir)
 
 
@@ -107,11 +113,35 @@ def _budget(cfg: Config, complete: Config, recorded: Record) -> Budget | None:
     return Budget(settings_of(cfg.budget), networks, recorded.parts, tuple(adapter.input_size(complete)))
 
 
-def _try(cfg: Config, strategy: SamplingStrategy, sampler: AskTell, parts: Mapping[str, Space], work_dir: Path) -> list[Tried]:
-    """Trains what the sampler asks for, as many at a time as the strategy allows."""
+def _execution(cfg: Config, strategy: SamplingStrategy) -> Execution:
     settings = dict(cfg.get("executor") or {})
-    jobs = whole_number("executor.jobs", settings.get("jobs", 1), 0)
-    execution = Execution(jobs, whole_number("executor.threads", settings.get("threads", 1)))
+    executor = executor_of(settings)
+    if strategy.at_once is not None and executor.jobs > strategy.at_once:
+        raise UserError(
+            f"executor.jobs={executor.jobs}: {cfg.strategy['type']} asks for strategy.at_once={strategy.at_once} at a time, so "
+            "more would only wait: set the one or the other."
+        )
+    again = settings.get("retry_failed", False)
+    if not isinstance(again, bool):
+        raise UserError(f"executor.retry_failed={again!r} must be True or False.")
+    if again and strategy.at_once is not None:
+        raise UserError(
+            f"executor.retry_failed=True: what {cfg.strategy['type']} asked for later depends on what had failed before, so "
+            "those trials would be others; start in another --work-dir."
+        )
+    retries = whole_number("executor.retries", settings.get("retries", 1), 0)
+    return Execution(executor=executor, retries=retries, keep_failures=True, retry_failed=again)
+
+
+def _try(
+    cfg: Config,
+    strategy: SamplingStrategy,
+    sampler: AskTell,
+    parts: Mapping[str, Space],
+    execution: Execution,
+    work_dir: Path,
+) -> list[Tried]:
+    """Trains what the sampler asks for, as many at a time as the strategy allows."""
     # a trial's result must not depend on how many there are, nor on what asked for it
     recipe = work_dir / FOLDER / "config.py"
     training = {key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_SEARCH}
@@ -126,6 +156,7 @@ def _try(cfg: Config, strategy: SamplingStrategy, sampler: AskTell, parts: Mappi
             tried.append(Tried(architecture, result))
             sampler.tell(architecture, _higher_is_better(cfg, tried[-1]))
         _write_history(cfg, work_dir, tried)
+    execution.say(f"{len(tried)} trials, {_failed(tried)} of them failed, {_cpu_hours(tried):.3g} CPU-hours")
     return tried
 
 
@@ -176,11 +207,26 @@ def _write_history(cfg: Config, work_dir: Path, tried: Sequence[Tried]) -> None:
             "best": None if best is None else best.score,
             "cost": {"params": result["params"], "macs": result["macs"]},
             "seconds": result["seconds"],
+            "cpu_seconds": _cpu_seconds(result),
             "images_per_second": result["images"] / max(result["seconds"], 1e-9),
             "architecture": trial.architecture.to_json(),
         }
+        line |= {key: result[key] for key in ("failed", "attempts") if key in result}
         lines.append(json.dumps(finite(line)) + "\n")
     write_bytes(work_dir / HISTORY, "".join(lines).encode())
+
+
+def _cpu_seconds(result: Mapping[str, Any]) -> float:
+    # results of before this was measured have one thread's seconds
+    return float(result.get("cpu_seconds", result["seconds"]))
+
+
+def _cpu_hours(tried: Sequence[Tried]) -> float:
+    return sum(_cpu_seconds(trial.result) for trial in tried) / 3600
+
+
+def _failed(tried: Sequence[Tried]) -> int:
+    return sum("failed" in trial.result for trial in tried)
 
 
 def _finish(
@@ -189,6 +235,9 @@ def _finish(
     """architecture.json, summary.json and the report of the best trial, of equals the first."""
     scored = [(number, trial) for number, trial in enumerate(tried) if not math.isnan(trial.score)]
     if not scored:
+        failed = [trial.result["failed"] for trial in tried if "failed" in trial.result]
+        if failed:
+            raise UserError(f"None of the {len(tried)} trials has a score, {len(failed)} failed: {failed[0]}")
         raise UserError(f"None of the {len(tried)} trials has a score, all diverged: lower the learning rate.")
     number, best = max(scored, key=lambda pair: _higher_is_better(cfg, pair[1]))
     folder = work_dir / FOLDER / f"{number:05d}" / "train"
@@ -200,7 +249,9 @@ def _finish(
         "config": cfg.filename,
         **environment(),
         "seconds": sum(trial.result["seconds"] for trial in tried),
+        "cpu_hours": _cpu_hours(tried),
         "trials": len(tried),
+        "failed": _failed(tried),
         "best_trial": number,
         "validation": best.score,
         "derived": derived,

@@ -1,8 +1,7 @@
-"""Runs of a comparison: each in a process of its own, each leaving a result file, none repeated.
+"""Runs of a comparison or of a search by trials: each leaves a result file, and none is repeated.
 
-Why a process a run: what is left of a run (loggers, visualisers, memory) can't touch the next, a run may be killed, and
-its result is that of the command line tools. The processes are forked from a server that has imported everything
-already, so a run starts in a fraction of a second, not in the several seconds that the imports take.
+Where they run is an executor's (`executors.py`), usually a process each: what is left of a run (loggers, visualisers, memory)
+can't touch the next, a run may be killed, and its result is that of the command line tools.
 """
 
 import copy
@@ -10,11 +9,9 @@ import functools
 import hashlib
 import json
 import math
-import multiprocessing
 import os
-import sys
+import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -23,14 +20,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-from search import registry
-from search.engine import checkpoint, command
+from search.engine import checkpoint
 from search.engine import config as config_files
 from search.engine.errors import UserError
+from search.engine.executors import Executor, InProcess, Local, Work, WorkFailed
 from search.engine.search import search
+from search.engine.searchable import set_architecture
 from search.engine.train import evaluate, train
 
-RESULT, TEST, LOG = "result.json", "test.json", "output.log"
+RESULT, TEST, FAILED, LOG = "result.json", "test.json", "failed.json", "output.log"
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Run:
         if "seed" in cfg.get("randomness", {}):
             cfg.randomness.seed = self.seed
         if self.arch is not None:
-            command.set_architecture(cfg, str(self.arch))
+            set_architecture(cfg, str(self.arch))
         # from its checkpoint, if it has one
         cfg.resume = True
         return cfg
@@ -76,26 +74,47 @@ def _loaded(config: str, options: tuple[str, ...]) -> Config:
 
 @dataclass
 class Execution:
-    """How runs are executed: ``jobs`` at a time with ``threads`` threads each; 0 jobs: here, one after the other."""
+    """How runs are executed: ``jobs`` at a time with ``threads`` threads each, in processes of their own; 0 jobs: here.
+
+    ``executor``: one that is used instead of what jobs and threads say. ``retries``: how often a run that failed for no fault
+    of the user's is tried again, from its last checkpoint. ``keep_failures``: one that failed for good is recorded, and the
+    others go on; otherwise it stops them. ``retry_failed``: recorded ones are tried again.
+    """
 
     jobs: int = 1
     threads: int = 1
     steps: Steps = field(default_factory=Steps)
     say: Callable[[str], None] = print
+    executor: Executor | None = None
+    retries: int = 0
+    keep_failures: bool = False
+    retry_failed: bool = False
+
+    def __post_init__(self) -> None:
+        here = self.executor or (Local(self.jobs, self.threads) if self.jobs else InProcess(self.threads))
+        self._executor, self._stopped = here, threading.Event()
+
+    def close(self) -> None:
+        """Give back what the executor holds; it may be used again."""
+        self._executor.close()
 
     def results(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
         """Every run's result, in order; runs that have one aren't repeated, interrupted ones go on.
 
-        A result: ``seconds``, ``images`` (training images, see `images_of`), and of a training ``params``, ``macs``,
-        ``validation``, and ``test`` where asked for.
+        A result: ``seconds``, ``cpu_seconds`` (processor time of the process that finished it), ``images`` (training images,
+        see `images_of`), and of a training ``params``, ``macs``, ``validation``, and ``test`` where asked for. Of a failed run:
+        ``failed``, a sentence, and ``attempts``; its ``validation`` is nan, its costs None, its time that of the attempts.
         Raises UserError for a run that fails by a user's mistake, or whose directory holds another run.
         """
         # a run may be asked for twice: two groups can keep the same architecture
-        to_do = list({r.work_dir: r for r in runs if not _finished(r, _fingerprint(r, r.load()))}.values())
+        to_do = list({r.work_dir: r for r in runs if not self._ended(r)}.values())
         start, done = time.monotonic(), 0
         if len(to_do) < len(runs):
             self.say(f"{len(runs) - len(to_do)} of {len(runs)} runs are finished already")
-        with ThreadPoolExecutor(max(self.jobs, 1)) as pool:
+        if to_do:
+            self._executor.start()
+        self._stopped.clear()
+        with ThreadPoolExecutor(self._executor.jobs) as pool:
             futures = {pool.submit(self._execute, run): run for run in to_do}
             try:
                 for future in as_completed(futures):
@@ -104,24 +123,45 @@ class Execution:
                     left = (time.monotonic() - start) / done * (len(to_do) - done)
                     self.say(f"[{done}/{len(to_do)}] {futures[future].name}, about {left / 60:.1f} min left here")
             except BaseException:
+                self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+                self._executor.stop()
                 raise
         return [_read(run) for run in runs]
 
+    def _ended(self, run: Run) -> bool:
+        """Whether it has a result, or a recorded failure that isn't to be tried again."""
+        fingerprint = _fingerprint(run, run.load())
+        if _finished(run, fingerprint):
+            return True
+        failed = run.work_dir / FAILED
+        if self.retry_failed:
+            failed.unlink(missing_ok=True)
+        if not self.keep_failures or not failed.exists():
+            return False
+        _check_same(run, failed, fingerprint)
+        return True
+
     def _execute(self, run: Run) -> None:
-        if self.jobs == 0:
-            perform(run, self.steps)
-            return
-        context = _server()
-        process = context.Process(target=_child, args=(run, self.steps, self.threads))
-        process.start()
-        process.join()
-        if process.exitcode:
-            failed = run.work_dir / LOG
-            lines = failed.read_text().strip().splitlines() if failed.exists() else []
-            if process.exitcode == 2 and lines:
-                raise UserError(f"{run.name}: {lines[-1].removeprefix('error: ')}")
-            raise RuntimeError(f"{run.name} stopped with exit code {process.exitcode}; see {failed}")
+        work = Work(run.name, functools.partial(perform, run, self.steps), run.work_dir, run.work_dir / LOG)
+        start = time.monotonic()
+        for attempt in range(1, self.retries + 2):
+            if self._stopped.is_set():
+                raise WorkFailed(f"{run.name} was stopped")
+            try:
+                self._executor.execute(work)
+                return
+            except WorkFailed as error:
+                # what was stopped because of another run hasn't failed
+                if self._stopped.is_set() or (attempt > self.retries and not self.keep_failures):
+                    raise error.__cause__ or error from None
+                self.say(f"{error}; {'trying again' if attempt <= self.retries else 'recorded as failed'}")
+                failed = str(error)
+        seconds = time.monotonic() - start
+        record: dict[str, Any] = {"fingerprint": _fingerprint(run, run.load()), "failed": failed, "attempts": attempt}
+        # what a killed process used can't be read any more
+        record |= {"seconds": seconds, "cpu_seconds": seconds * self._executor.threads, "images": 0}
+        checkpoint.write_json(run.work_dir / FAILED, record | {"params": None, "macs": None, "validation": None})
 
 
 def perform(run: Run, steps: Steps) -> None:
@@ -129,10 +169,12 @@ def perform(run: Run, steps: Steps) -> None:
     cfg = run.load()
     fingerprint = _fingerprint(run, cfg)
     if not (run.work_dir / RESULT).exists():
+        before = _cpu_seconds()
         done = steps.search(cfg) if run.kind == "search" else steps.train(cfg)
         summary = done.summary
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
+        result["cpu_seconds"] = _cpu_seconds() - before
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score
@@ -141,6 +183,11 @@ def perform(run: Run, steps: Steps) -> None:
         cfg = run.load()
         metrics = steps.evaluate(cfg, str(run.work_dir / checkpoint.NAME))
         checkpoint.write_json(run.work_dir / TEST, {"test": _score(metrics, cfg), "metrics": dict(metrics)})
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those of its loaders that have ended."""
+    return sum(os.times()[:4])
 
 
 def images_of(history: Path, cfg: Mapping[str, Any], batches: Mapping[str, int] | None) -> int:
@@ -187,43 +234,21 @@ def _finished(run: Run, fingerprint: str) -> bool:
     path = run.work_dir / RESULT
     if not path.exists():
         return False
-    if json.loads(path.read_text())["fingerprint"] != fingerprint:
-        raise UserError(f"{run.work_dir} holds the result of a run with other settings; give another --work-dir, or remove it.")
+    _check_same(run, path, fingerprint)
     return not run.test or (run.work_dir / TEST).exists()
 
 
+def _check_same(run: Run, path: Path, fingerprint: str) -> None:
+    if json.loads(path.read_text())["fingerprint"] != fingerprint:
+        raise UserError(f"{run.work_dir} holds the result of a run with other settings; give another --work-dir, or remove it.")
+
+
 def _read(run: Run) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads((run.work_dir / RESULT).read_text())
-    if run.test:
+    path = run.work_dir / RESULT
+    # only what has no result may be recorded as failed
+    result: dict[str, Any] = json.loads((path if path.exists() else run.work_dir / FAILED).read_text())
+    if run.test and "failed" not in result:
         result |= json.loads((run.work_dir / TEST).read_text())
     if result.get("validation") is None and run.kind == "train":
         result["validation"] = math.nan
     return result
-
-
-def _server() -> Any:
-    """The context of the server that runs are forked from, with everything imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["search.engine.trials", *registry.locations()])
-    return context
-
-
-def _child(run: Run, steps: Steps, threads: int) -> None:
-    """A run in its own process: output goes to a file, mistakes to an exit code."""
-    import torch
-
-    torch.set_num_threads(threads)
-    run.work_dir.mkdir(parents=True, exist_ok=True)
-    with (run.work_dir / LOG).open("a", buffering=1) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-        sys.stdout = sys.stderr = log
-        try:
-            perform(run, steps)
-        except BaseException as error:
-            sentence = command.mistake(error)
-            if sentence is None:
-                traceback.print_exc(file=log)
-            print("stopped" if sentence is None else f"error: {sentence}", file=log)
-            log.flush()
-            os._exit(1 if sentence is None else 2)

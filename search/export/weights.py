@@ -14,7 +14,7 @@ def load_weights(model: nn.Module, saved: Mapping[str, Any], path: str) -> None:
     Raises ValueError naming the first weight that one of the two lacks or that differs in shape.
     """
     ours = saved.get("visnas")
-    if isinstance(ours, Mapping) and ours.get("kind") == "search":
+    if isinstance(ours, Mapping) and ours.get("kind") in ("search", "one-shot"):
         raise ValueError(f"{path} holds a search's supernet: train the architecture that was found with tools/train.py first")
     state = saved.get("state_dict", saved)
     if not isinstance(state, Mapping):

@@ -1,7 +1,8 @@
 """From the probabilities of a relaxed search to the architecture it found.
 
 `probs` maps a choice's name to one probability for each of its `options`, in their order, `relax_only` ones
-included (a walk: see `_best_path`). Only choices that turn out active are read. Rules, with sources:
+included (an order: for each of its `arrangements`; a walk: see `_best_path`). Only choices that turn out
+active are read. Rules, with sources:
 
 - DARTS (arXiv 1806.09055 section 2.4; quark0/darts f276dd3, model_search.py `genotype`): `none` is in the
   softmax, but is never chosen and not renormalised away; an edge is as strong as its best operation; a node
@@ -25,7 +26,7 @@ from typing import Any
 from search.space.architecture import Architecture
 from search.space.choice import Choice, OneOf, Option, Ordinal, Value, position, same
 from search.space.space import Space
-from search.space.structured import SomeOf, Transition, Walk
+from search.space.structured import Order, SomeOf, Transition, Walk
 
 Probs = Mapping[str, Any]
 # stands for 0 where a logarithm is taken
@@ -125,22 +126,25 @@ def _decode(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float
             found[choice.name] = _strongest(choice, strengths(choice))
         elif isinstance(choice, OneOf | Ordinal):
             found[choice.name] = _likeliest(choice, _row(choice, probs))
-        elif isinstance(choice, Walk):
-            found[choice.name] = _best_path(choice, probs)
+        elif isinstance(choice, Order):
+            row = _row(choice, probs)
+            found[choice.name] = choice.arrangements[row.index(max(row))]
         else:
-            raise ValueError(f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode")
+            assert isinstance(choice, Walk), choice
+            found[choice.name] = _best_path(choice, probs)
     return Architecture(found)
 
 
-def _row(choice: OneOf | Ordinal | SomeOf, probs: Probs) -> list[float]:
+def _row(choice: OneOf | Order | Ordinal | SomeOf, probs: Probs) -> list[float]:
     """One probability for each option (ValueError unless there are as many, all finite and not negative)."""
+    options: Sequence[Value] = choice.arrangements if isinstance(choice, Order) else choice.options
     if choice.name not in probs:
         way_out = "; use TopInputs, or a strategy with edge logits" if isinstance(choice, SomeOf) else ""
         raise ValueError(f"choice {choice.name!r} has no probabilities to decode{way_out}")
     row = [float(p) for p in probs[choice.name]]
-    if len(row) != len(choice.options):
-        raise ValueError(f"choice {choice.name!r} has {len(choice.options)} options, but {len(row)} probabilities")
-    for option, p in zip(choice.options, row, strict=True):
+    if len(row) != len(options):
+        raise ValueError(f"choice {choice.name!r} has {len(options)} options, but {len(row)} probabilities")
+    for option, p in zip(options, row, strict=True):
         if not math.isfinite(p) or p < 0:
             raise ValueError(f"choice {choice.name!r} has probability {p} for {option!r}: the search has diverged")
     return row

@@ -135,6 +135,13 @@ class Order(Choice):
     def _check(self) -> None:
         self._check_options("items", self.items)
 
+    @cached_property
+    def arrangements(self) -> tuple[tuple[Option, ...], ...]:
+        """All its values, by number: what a relaxation weighs. ValueError beyond 6 items, which have 720."""
+        if len(self.items) > 6:
+            raise self._refuse(f"{len(self.items)} items have {self.count:,} orders, too many to be weighed: 6 items at most")
+        return tuple(cast(tuple[Option, ...], self.at(index)) for index in range(self.count))
+
     @property
     def count(self) -> int:
         return math.factorial(len(self.items))

@@ -6,7 +6,7 @@ Adding one: give a ``Space`` and a mapping of each of its architectures to its m
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -53,26 +53,32 @@ class Table:
         return max(self.score(architecture, key) for architecture in self.rows)
 
 
-def regret_curve(strategy: AskTell, table: Table, key: str, evaluations: int) -> list[float]:
-    """After each evaluation, how far the best architecture found so far is below the table's best, in
-    ``key``'s unit.
+def best_curve(strategy: AskTell, score: Callable[[Architecture], float], evaluations: int) -> list[float]:
+    """After each evaluation, the score of the best architecture found so far.
 
-    The strategy is told ``key``. Shorter than ``evaluations`` only when the strategy has asked for
-    everything.
+    The strategy is told the scores. Shorter than ``evaluations`` only when the strategy has asked for everything.
     """
     if evaluations < 1:
         raise ValueError(f"evaluations={evaluations}: at least one architecture has to be looked up.")
-    optimum, best, curve = table.best(key), float("-inf"), []
+    best, curve = float("-inf"), []
     for _ in range(evaluations):
         try:
             architecture = strategy.ask()
         except Exhausted:
             break
-        score = table.score(architecture, key)
-        strategy.tell(architecture, score)
-        best = max(best, score)
-        curve.append(optimum - best)
+        value = score(architecture)
+        strategy.tell(architecture, value)
+        best = max(best, value)
+        curve.append(best)
     return curve
+
+
+def regret_curve(strategy: AskTell, table: Table, key: str, evaluations: int) -> list[float]:
+    """After each evaluation, how far the best architecture found so far is below the table's best, in
+    ``key``'s unit; otherwise as `best_curve`, the score being ``key``.
+    """
+    optimum = table.best(key)
+    return [optimum - best for best in best_curve(strategy, lambda a: table.score(a, key), evaluations)]
 
 
 def nas_bench_macro(path: str | Path) -> Table:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from search.space import Architecture, Choice, OneOf, Ordinal, SomeOf, Space, Walk
+from search.space import Architecture, Choice, OneOf, Order, Ordinal, SomeOf, Space, Walk
 from search.space.structured import Transition
 from search.supernet.gates import GateRule, Softmax
 from search.supernet.mixed import Gate, Gates
@@ -20,8 +20,8 @@ class ArchParams(nn.Module):
     Every `OneOf` and `Ordinal` has a logit per option. A `SomeOf` (the inputs a node keeps) has one only with `edge_logits`
     (PC-DARTS' edge normalisation); without, all its options are active and unweighted, as in DARTS. A `Walk` has one per move
     that some path makes, in the order of its `transitions`; gates weigh the moves that leave a state against each other
-    (Auto-DeepLab, arXiv 1901.02985, eq. 7 and 8). Logits start as `std` x N(0, 1) drawn from `seed` alone, so they don't
-    depend on what else was built. Raises ValueError for other choices.
+    (Auto-DeepLab, arXiv 1901.02985, eq. 7 and 8). An `Order` has one per permutation, its `arrangements`. Logits start as
+    `std` x N(0, 1) drawn from `seed` alone, so they don't depend on what else was built. Raises ValueError for other choices.
     """
 
     def __init__(self, space: Space, *, edge_logits: bool = False, std: float = 1e-3, seed: int = 0) -> None:
@@ -31,7 +31,7 @@ class ArchParams(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         logits = {}
         for choice in space:
-            if not isinstance(choice, (OneOf, Ordinal, SomeOf, Walk)):
+            if not isinstance(choice, (OneOf, Order, Ordinal, SomeOf, Walk)):
                 raise ValueError(f"{choice.name!r} is a {type(choice).__name__}: gradient strategies can't relax it")
             if edge_logits or not isinstance(choice, SomeOf):
                 logits[choice.name] = nn.Parameter(std * torch.randn(len(_alternatives(choice)), generator=generator))
@@ -39,7 +39,7 @@ class ArchParams(nn.Module):
 
     @property
     def logits(self) -> dict[str, nn.Parameter]:
-        """Logits by choice, each [n options], of a walk [n moves]."""
+        """Logits by choice, each [n options], of a walk [n moves], of an order [n permutations]."""
         return dict(self._logits.items())
 
     @contextmanager
@@ -102,5 +102,7 @@ class ArchParams(nn.Module):
 
 
 def _alternatives(choice: Choice) -> tuple:
-    """What a gate weighs: a choice's options, a walk's moves."""
-    return choice.transitions if isinstance(choice, Walk) else choice.options
+    """What a gate weighs: a choice's options, a walk's moves, an order's permutations."""
+    if isinstance(choice, Walk):
+        return choice.transitions
+    return choice.arrangements if isinstance(choice, Order) else choice.options

@@ -38,8 +38,8 @@ _CURRENT: ContextVar[Pick | None] = ContextVar("pick", default=None)
 class Pick:
     """What a searchable module asks while it is built: declares choices, hands out alternatives.
 
-    `wide` tells the two kinds of build apart. In the wide build `value`, `subset`, `order` and `walk` return None: the
-    module makes every alternative and reads its gate when it runs.
+    `wide` tells the two kinds of build apart. In the wide build `option`, `value`, `subset`, `order` and `walk` return None:
+    the module makes every alternative and reads its gate when it runs.
     """
 
     wide = True
@@ -94,6 +94,10 @@ class Pick:
         choice = sp.OneOf(name, tuple(candidates), when=tuple(when), relax_only=tuple(relax_only))
         self._declare(choice)
         return None if absent else self._op(choice, candidates)
+
+    def option(self, name: str, options: Sequence[sp.Option], *, when: When = ()) -> sp.Option | None:
+        """One of options that are no modules and have no order (an input, a merging operator)."""
+        return self._plain(sp.OneOf(name, tuple(options), when=tuple(when)))
 
     def value(self, name: str, values: Sequence[sp.Option], *, when: When = ()) -> sp.Option | None:
         """One of ordered values (width, depth, kernel size)."""
