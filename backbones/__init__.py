@@ -13,27 +13,35 @@ from backbones import (
     fna,
     mbconv,
     mobilenet,
+    nas_fpn,
     nasnet,
     nsga_net,
     proxyless,
     published,
     randwire,
     resnet,
+    retinanet,
     shufflenet,
     slimmable,
     spinenet,
     squeezenas,
 )
 from backbones.auto_deeplab import AutoDeepLab
+from backbones.auto_fpn import AutoFPN
 from backbones.cell_net import CellNet
 from backbones.chain_net import ChainNet
 from backbones.dense_prediction_cell import DensePredictionCell
+from backbones.head_cell import HeadCell
+from backbones.nas_fpn import NASFPN
 
 __all__ = [
+    "NASFPN",
     "AutoDeepLab",
+    "AutoFPN",
     "CellNet",
     "ChainNet",
     "DensePredictionCell",
+    "HeadCell",
     "atomnas",
     "auto_deeplab",
     "autonl",
@@ -46,12 +54,14 @@ __all__ = [
     "fna",
     "mbconv",
     "mobilenet",
+    "nas_fpn",
     "nasnet",
     "nsga_net",
     "proxyless",
     "published",
     "randwire",
     "resnet",
+    "retinanet",
     "shufflenet",
     "slimmable",
     "spinenet",

@@ -26,6 +26,23 @@ class BiasedConv2d(nn.Conv2d):
         super().__init__(*args, **{**settings, "bias": True})
 
 
+def separate_norms(channels: int, convolutions: int, norm: Mapping | None = None, biased: bool = True) -> dict:
+    """The config of mmdet's head of towers whose convolutions levels share, and whose norms they don't.
+
+    `norm`: `eps` and `momentum` of the norms; `biased`: with a bias in front of them, as in the official RetinaNet. Activations
+    are ReLU.
+    """
+    return dict(
+        type="mmdet.RetinaSepBNHead",
+        num_ins=len(STRIDES),
+        in_channels=channels,
+        feat_channels=channels,
+        stacked_convs=convolutions,
+        conv_cfg=dict(type="search.BiasedConv2d") if biased else None,
+        norm_cfg=dict(type="BN", **(norm or {})),
+    )
+
+
 def retinanet(backbone: dict, head: Mapping, num_classes: int, neck: dict | None = None) -> dict:
     """The config of mmdet's RetinaNet with focal loss, on five levels of strides 8 to 128.
 

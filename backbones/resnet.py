@@ -6,7 +6,7 @@ Facts are from the authors' code, JiahuiYu/slimmable_networks at 5dc14d0.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
@@ -62,13 +62,17 @@ class Bottleneck(nn.Module):
 @schema("resnet50_v1.5")
 def resnet50(spec: Mapping) -> dict:
     """`width_mult` scales all channels, cut to whole numbers."""
-    width = spec["width_mult"]
+    return classifier(resnet(REPEATS, spec["width_mult"]), spec)
+
+
+def resnet(repeats: Sequence[int], width: float = 1.0) -> dict:
+    """The config of a ResNet of bottlenecks, so many in each of its four stages; levels 0 to 3 have strides 4 to 32."""
     stages = []
-    for index, (repeat, channels) in enumerate(zip(REPEATS, WIDTHS, strict=True)):
+    for index, (repeat, channels) in enumerate(zip(repeats, WIDTHS, strict=True)):
         out = int(EXPANSION * channels * width)
         ops = dict(type="bottleneck", hidden=out // EXPANSION)
         stages.append(dict(channels=out, stride=1 if index == 0 else 2, depth=repeat, ops=ops))
-    return classifier(_chain(int(WIDTHS[0] * width), stages), spec)
+    return _chain(int(WIDTHS[0] * width), stages)
 
 
 @schema("autoslim_resnet")

@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping
 SCHEMAS: dict[str, Callable[[Mapping], dict]] = {}
 # schemas that are read with the task they belong to
 LATER: Mapping[str, str] = {
-    "nas_fpn": "detection",
-    "retinanet_fpn": "detection",
     "nas_fcos": "detection",
 }
 

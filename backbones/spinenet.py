@@ -20,7 +20,7 @@ from torchvision.ops import StochasticDepth
 
 from backbones.blocks import ACTIVATIONS, conv
 from backbones.features import FeatureBackbone
-from backbones.heads import STRIDES, retinanet
+from backbones.heads import retinanet, separate_norms
 from backbones.resnet import Bottleneck
 from backbones.spec import classifier, schema
 from search.registry import MODELS
@@ -300,12 +300,7 @@ def spinenet(spec: Mapping) -> dict:
         return classifier(dict(type="search.SpineNet", mean=True, **training, **settings), spec)
     backbone = dict(type="search.SpineNet", norm=NORM, drop_path=DROP_PATH, **settings)
     head = dict(
-        type="mmdet.RetinaSepBNHead",
-        num_ins=len(STRIDES),
+        separate_norms(spec["retina_head"]["channels"], spec["retina_head"]["convs"], NORM),
         in_channels=settings["endpoints_channels"],
-        feat_channels=spec["retina_head"]["channels"],
-        stacked_convs=spec["retina_head"]["convs"],
-        conv_cfg=dict(type="search.BiasedConv2d"),
-        norm_cfg=dict(type="BN", **NORM),
     )
     return retinanet(backbone, head, spec["num_classes"])

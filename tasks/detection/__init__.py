@@ -17,4 +17,4 @@ if find_spec("mmdet"):
     # what mmdet prints about packages that it misses isn't output of a tool; it warns of one that isn't needed
     with redirect_stdout(sys.stderr), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "faster_coco_eval")
-        from . import adapter, cost, datasets, metric, testing  # noqa: F401
+        from . import adapter, cost, datasets, metric, searched_heads, testing  # noqa: F401

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmdet.models.necks import FPN, NASFPN
 from mmengine.config import Config
 from torch import nn
 
@@ -59,9 +59,9 @@ def write_channels(model: Any) -> None:
         if neck.get("in_channels") is not None:
             say(f"model.neck.in_channels={list(neck['in_channels'])} is changed to {list(channels)}, what the backbone gives")
         neck["in_channels"] = list(channels)
-    kind = found(MODELS, neck)
-    if isinstance(kind, type) and issubclass(kind, FPN | NASFPN):
-        _check_strides(model, backbone.out_strides, neck.get("start_level", 0))
+    start = inspect.signature(found(MODELS, neck)).parameters.get("start_level")
+    if start is not None:
+        _check_strides(model, backbone.out_strides, neck.get("start_level", start.default))
 
 
 def _built(part: Mapping[str, Any]) -> nn.Module:

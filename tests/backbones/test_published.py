@@ -130,7 +130,7 @@ def test_unknown_names_and_damaged_files_are_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="known are"):
         model_config({"schema": "transformer"})
     with pytest.raises(NotBuildable, match="detection"):
-        model_config({"schema": "nas_fpn"})
+        model_config({"schema": "nas_fcos"})
 
 
 def test_a_published_backbone_by_name_by_specification_and_by_file(tmp_path):

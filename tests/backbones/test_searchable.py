@@ -2,7 +2,7 @@
 
 import torch
 
-from backbones import AutoDeepLab, CellNet, ChainNet, DensePredictionCell
+from backbones import NASFPN, AutoDeepLab, AutoFPN, CellNet, ChainNet, DensePredictionCell, HeadCell
 from search.testing import SearchableContract, registered_searchable
 
 
@@ -101,6 +101,55 @@ class TestDensePredictionCell(SearchableContract):
 
     def outputs(self, model, inputs):
         return list(model(inputs))[1:]
+
+
+class TestNASFPN(SearchableContract):
+    """Two pyramids of four cells: three levels of odd sizes, one of them pooled."""
+
+    network = NASFPN
+    variant = "paper"
+
+    def build(self):
+        return NASFPN([6, 4, 8], channels=4, repeats=2, cells=4, start_level=1, num_outs=3, variant=self.variant, affine=False)
+
+    def inputs(self):
+        return (torch.randn(2, 6, 25, 13), torch.randn(2, 4, 13, 7), torch.randn(2, 8, 7, 4))
+
+    def outputs(self, model, inputs):
+        return list(model(inputs))
+
+
+class TestNASFPNOfMMDet(TestNASFPN, SearchableContract):
+    """Attention by the mean of the finer input."""
+
+    variant = "mmdet"
+
+
+class TestAutoFPN(SearchableContract):
+    """Three fused levels of odd sizes, one of them pooled."""
+
+    network = AutoFPN
+
+    def build(self):
+        return AutoFPN([6, 4, 8], channels=4, fused=3, start_level=1, num_outs=3, affine=False)
+
+    def inputs(self):
+        return (torch.randn(2, 6, 25, 13), torch.randn(2, 4, 13, 7), torch.randn(2, 8, 7, 4))
+
+    def outputs(self, model, inputs):
+        return list(model(inputs))
+
+
+class TestHeadCell(SearchableContract):
+    """Three nodes of one input each."""
+
+    network = HeadCell
+
+    def build(self):
+        return HeadCell(6, channels=8, nodes=3, affine=False)
+
+    def inputs(self):
+        return (torch.randn(2, 6, 7, 5),)
 
 
 def test_every_registered_searchable_network_has_a_contract_test():

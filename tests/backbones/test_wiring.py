@@ -16,7 +16,18 @@ from backbones import published
 from backbones.spec import LATER, SCHEMAS, NotBuildable
 from search.cost.count import build_on_meta
 from search.registry import MODELS
-from tests.backbones.references import auto_deeplab, cells, dense, mobile, randwire, searched, shuffle, slim, spinenet
+from tests.backbones.references import (
+    auto_deeplab,
+    cells,
+    dense,
+    mobile,
+    randwire,
+    retinanet,
+    searched,
+    shuffle,
+    slim,
+    spinenet,
+)
 from tests.backbones.wiring import Graph, record
 
 REFERENCES = {
@@ -41,10 +52,12 @@ REFERENCES = {
     "mbv2_ops": dense.mbv2_ops,
     "mobilenet_v1": mobile.mobilenet_v1,
     "mobilenet_v3": mobile.mobilenet_v3,
+    "nas_fpn": retinanet.nas_fpn,
     "nsga_macro": cells.nsga_macro,
     "nsga_micro": cells.nsga_micro,
     "randwire": randwire.randwire,
     "resnet50_v1.5": slim.resnet50,
+    "retinanet_fpn": retinanet.retinanet_fpn,
     "shufflenet_oneshot": shuffle.shufflenet_oneshot,
     "shufflenet_v1": shuffle.shufflenet_v1,
     "shufflenet_v2": shuffle.shufflenet_v2,
@@ -52,9 +65,9 @@ REFERENCES = {
     "spinenet": spinenet.spinenet,
     "squeezenas": dense.squeezenas,
 }
-# what the architecture needs: SpineNet a map at stride 128, a decoder of SqueezeNAS one of 49 pixels at stride 16,
-# Auto-DeepLab's official code 32n + 1
-SIZES = {"spinenet": 128, "squeezenas": 800, "auto_deeplab": 65}
+# what the architecture needs: SpineNet a map at stride 128, pyramids there more than a pixel, a decoder of SqueezeNAS one of 49
+# pixels at stride 16, Auto-DeepLab's official code 32n + 1
+SIZES = {"spinenet": 128, "nas_fpn": 256, "retinanet_fpn": 256, "squeezenas": 800, "auto_deeplab": 65}
 
 
 def architectures():
@@ -74,17 +87,21 @@ def architectures():
 def built(row) -> tuple[nn.Module, torch.Tensor]:
     """What is compared of a row's network, on meta and in eval mode, with an input as small as the architecture allows.
 
-    Of a classifier that is all, of a detector its backbone, of a segmentor all but the logits' last resize.
+    Of a classifier that is all, of a detector its backbone and a neck of ours, of a segmentor all but the logits' last resize.
     """
     config = published.config_of(row)
+    neck = None
     if config["type"].startswith("mmdet."):
+        neck = config["neck"] if (config["neck"] or {}).get("type", "").startswith("search.") else None
         config = config["backbone"]
     if config["type"].startswith("mmseg."):
         pytest.importorskip("mmseg", reason="the rest of a segmentor is of mmsegmentation's parts")
     network = build_on_meta(lambda: MODELS.build(config)).eval()
     if config["type"].startswith("mmseg."):
-        neck = [network.neck] if network.with_neck else []
-        network = nn.Sequential(network.backbone, *neck, network.decode_head)
+        parts = [network.neck] if network.with_neck else []
+        network = nn.Sequential(network.backbone, *parts, network.decode_head)
+    if neck is not None:
+        network = nn.Sequential(network, build_on_meta(lambda: MODELS.build(neck)).eval())
     size = 32 if row["input_size"] == [32, 32] else SIZES.get(row["spec"]["schema"], 64)
     return network, torch.empty(1, 3, size, size, device="meta")
 

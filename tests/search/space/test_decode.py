@@ -140,12 +140,22 @@ def test_a_walk_decodes_to_the_path_of_largest_product():
         (OneOf("a", (1, 2)), {"a": [0.5, 0.5], "b": [1.0]}, "probabilities for 'b', but space 's' has no such"),
         (SomeOf("a", (1, 2), 1), {}, "use TopInputs"),
         (SomeOf("a", (1, 2), (1, 2)), {"a": [0.5, 0.5]}, "restrict it to one number first"),
-        (Order("a", (1, 2)), {"a": [0.5, 0.5]}, "has no probabilities to decode"),
+        (Order("a", (1, 2, 3)), {"a": [0.5, 0.5]}, "has 6 options, but 2 probabilities"),
+        (Order("a", tuple(range(7))), {"a": [1.0]}, "7 items have 5,040 orders, too many to be weighed"),
     ],
 )
 def test_probabilities_that_cannot_be_decoded_are_refused(choice, probs, message):
     with pytest.raises(ValueError, match=message):
         Argmax()(Space("s", [choice]), probs)
+
+
+def test_the_likeliest_order_wins():
+    order = Order("o", ("p", "q", "r"))
+    for index, value in enumerate(order.values()):
+        probs = [0.1] * 6
+        probs[index] = 0.5
+        for rule in (Argmax(), TopInputs()):
+            assert rule(Space("s", [order]), {"o": probs})["o"] == value == order.arrangements[index]
 
 
 @settings(max_examples=50, deadline=None)

@@ -84,9 +84,16 @@ def test_logits_of_a_walk_are_drawn_and_saved_like_the_others():
     assert 0 < params.logits["path"].detach().abs().max() < 0.01
 
 
-def test_an_order_is_refused():
-    with pytest.raises(ValueError, match="'o' is a Order: gradient strategies can't relax it"):
-        ArchParams(Space("s", [Order("o", (1, 2))]))
+def test_an_order_has_a_logit_for_each_permutation():
+    order = Order("o", (1, 2, 3))
+    params = ArchParams(Space("s", [order]))
+    values, active = Softmax()(params.space, params.logits)["o"]
+    assert values.shape == (6,) and active == tuple(range(6)) and float(values.sum()) == pytest.approx(1)
+    with params.masked({"o": (2, 3, 1)}):
+        values, (index,) = params.gates["o"]
+    assert values is None and order.at(index) == (2, 3, 1)
+    with pytest.raises(ValueError, match="7 items have 5,040 orders"):
+        ArchParams(Space("s", [Order("o", tuple(range(7)))]))
 
 
 @pytest.mark.parametrize("seed", range(3))

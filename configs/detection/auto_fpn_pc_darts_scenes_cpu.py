@@ -1,0 +1,17 @@
+"""An Auto-FPN-style RetinaNet, neck and head, by PC-DARTS on the embedded scenes, in minutes on 2 cores."""
+
+_base_ = [
+    "../_base_/data/scenes_coco_search.py",
+    "../_base_/model/auto_fpn_retinanet_small.py",
+    "../_base_/strategy/pc_darts.py",
+    "../_base_/schedule/detection_cpu_search.py",
+    "../_base_/runtime/detection.py",
+]
+
+model = dict(
+    neck=dict(affine=False, partial=4, plan="auto"),
+    bbox_head=dict(cls_cell=dict(affine=False, partial=4), reg_cell=dict(affine=False, partial=4)),
+)
+strategy = dict(freeze_epochs=2)
+# a few dozen steps: the logits must move faster than in the paper
+arch_optimizer = dict(lr=0.03)

@@ -1,0 +1,13 @@
+"""NAS-FPN by single path one-shot, a supernet trained path by path and evolution with its weights, on the embedded scenes, in
+minutes on 2 cores."""
+
+_base_ = [
+    "../_base_/data/scenes_coco_retrain.py",
+    "../_base_/model/nas_fpn_small.py",
+    "../_base_/strategy/single_path.py",
+    "../_base_/schedule/detection_cpu_retrain.py",
+    "../_base_/runtime/detection.py",
+]
+
+strategy = dict(trials=30, population=10, sample=4, batches=8)
+train_cfg = dict(type="search.SinglePathLoop")
