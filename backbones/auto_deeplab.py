@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from backbones.auto_deeplab_cell import ATROUS, LAYOUTS, TrellisCell, candidates
 from backbones.features import FeatureBackbone
 from backbones.heads import segmentor
+from backbones.operations import set_norms
 from backbones.spec import schema
 from search.registry import MODELS
 from search.space import Architecture, Walk
@@ -147,9 +148,7 @@ class AutoDeepLab(FeatureBackbone):
                     self.cells[f"l{layer}_s{stride}"] = cell
                     widths[-1][stride] = cell.out_channels
         self.output = nn.ReLU()
-        for module in self.modules():
-            if norm is not None and isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
         self._levels(widths[2:], out_indices, frozen_stages)
 
     def _levels(self, widths: Sequence[Mapping[int, int]], out_indices: Sequence[int] | None, frozen_stages: int) -> None:
@@ -208,7 +207,7 @@ class AutoDeepLab(FeatureBackbone):
     def set_progress(self, fraction: float) -> None:
         """Training has come this far (0 to 1): ScheduledDropPath, which grows linearly with depth and with time.
 
-        Identities aren't dropped, as in the official code (nas_cell.py, `_apply_drop_path`).
+        Skip connections aren't dropped, as in the official code (nas_cell.py, `_apply_drop_path`). A supernet drops nothing.
         """
         for number, cell in enumerate(self.cells.values(), 1):
             for dag in cell.dags.values():

@@ -133,6 +133,8 @@ class TrellisCell(nn.Module):
             channels=channels,
             nodes=blocks,
             absent=() if before_last else (0,),
+            # also at stride 2, where it is a convolution
+            never_dropped=("skip_connect",),
             partial_channels=partial,
             plan=plan,
             memory=memory,

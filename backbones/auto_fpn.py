@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.merging_cell import resample
 from backbones.nas_fpn import FIRST_LEVEL
-from backbones.operations import DilConv, SepConv, skip
+from backbones.operations import DilConv, SepConv, set_norms, skip
 from search.registry import MODELS
 from search.space import Architecture
 from search.supernet import MixedDag, Zero, reading
@@ -116,9 +116,7 @@ class AutoFPN(BaseModule):
                 }
             )
         self.outputs = nn.ModuleDict({f"p{level}": _project(nodes * channels, channels) for level in self.levels})
-        for module in self.modules():
-            if norm is not None and isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
 
     @property
     def out_channels(self) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from backbones.blocks import conv, make_block
 from backbones.features import FeatureBackbone
+from backbones.operations import set_norms
 from search.registry import MODELS
 from search.space import Architecture
 from search.supernet import Pick, reading
@@ -122,10 +123,7 @@ class ChainNet(FeatureBackbone):
                     ops = ops if "type" in ops else dict(type="conv", kernel=1, **ops)
                     self.last = _make(channels, last["channels"], 1, activation, 0.0, ops)
                     levels.append(dict(channels=last["channels"], stride=stride, module="last"))
-        if norm is not None:
-            for module in self.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
         self._returns(levels, out_indices, frozen_stages)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.heads import segmentor
+from backbones.operations import set_norms
 from backbones.published import find
 from backbones.spec import model_config, schema
 from search.registry import MODELS
@@ -182,9 +183,7 @@ class DensePredictionCell(BaseModule):
             )
         self.dropout = nn.Dropout(dropout)
         self.project = conv_norm(branches * channels, channels, affine=True)
-        for module in self.modules():
-            if norm is not None and isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
 
     @property
     def out_channels(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from backbones.merging_cell import VARIANTS, MergingCell, Step, run, wire
 from backbones.merging_mixture import CellChoices, Mixture
+from backbones.operations import set_norms
 from search.registry import MODELS
 from search.space import Architecture, Order
 from search.supernet import Pick, reading
@@ -120,9 +121,7 @@ class NASFPN(BaseModule):
             nn.ModuleDict({f"n{n}": MergingCell(channels, made, affine, k) for n, made in enumerate(levels, num_outs)})
             for _ in range(repeats)
         )
-        for module in self.modules():
-            if norm is not None and isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
 
     @property
     def out_channels(self) -> tuple[int, ...]:

@@ -16,6 +16,17 @@ from torch import Tensor, nn
 from search.supernet import Halves, Kind, Zero
 
 
+def set_norms(network: nn.Module, norm: Mapping[str, float] | None) -> None:
+    """Give all batch norms of a network `eps` and `momentum`, of which `norm` may have either. ValueError for another key."""
+    if norm is None:
+        return
+    if not isinstance(norm, Mapping) or not set(norm) <= {"eps", "momentum"}:
+        raise ValueError(f"norm={norm!r} may have eps and momentum of batch norms, such as dict(eps=1e-3), and nothing else")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+
+
 class ReLUConvNorm(nn.Sequential):
     """ReLU, 1x1 convolution, norm: what aligns the channels of a cell's inputs."""
 

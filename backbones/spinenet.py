@@ -21,6 +21,7 @@ from torchvision.ops import StochasticDepth
 from backbones.blocks import ACTIVATIONS, conv
 from backbones.features import FeatureBackbone
 from backbones.heads import retinanet, separate_norms
+from backbones.operations import set_norms
 from backbones.resnet import Bottleneck
 from backbones.spec import classifier, schema
 from search.registry import MODELS
@@ -235,9 +236,7 @@ class SpineNet(FeatureBackbone):
         for level, n in returned.items():
             self.endpoints[f"p{level}"] = conv(nodes[n].channels, endpoints_channels, 1, 1, activation)
         self._returned = returned
-        for module in self.modules():
-            if norm is not None and isinstance(module, nn.BatchNorm2d):
-                module.eps, module.momentum = norm.get("eps", module.eps), norm.get("momentum", module.momentum)
+        set_norms(self, norm)
         self._returns(levels, out_indices, frozen_stages)
         if mean and len(set(super().out_channels)) > 1:
             raise ValueError(f"levels {self.out_indices} have {super().out_channels} channels, which have no mean: leave 0 out")

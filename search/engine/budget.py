@@ -40,6 +40,15 @@ class Settings:
     rate: float = 0.1
 
 
+def refuse_penalty(cfg: Mapping[str, Any]) -> None:
+    """Raises UserError for settings of the penalty in the budget of a strategy that has no gradients."""
+    for key in {"weight", "rate"} & set(cfg.get("budget") or {}):
+        raise UserError(
+            f"budget.{key} is of the penalty in a search by gradients, which {cfg['strategy']['type']} doesn't have: "
+            "leave it out."
+        )
+
+
 def settings_of(given: Mapping[str, Any]) -> Settings:
     """The settings of a config's ``budget``. UserError for values that can't be, or that would be of no effect."""
     if not isinstance(given, Mapping):

@@ -35,7 +35,7 @@ def whole_number(name: str, value: Any, least: int = 1, below: int | None = None
 
 
 # what classes of torch and mmengine, and Python itself, raise for arguments that they can't use
-_REFUSED = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError)
+_REFUSED = (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError)
 
 
 @contextmanager
@@ -48,8 +48,22 @@ def values_are_the_users(where: str) -> Iterator[None]:
     except _REFUSED as error:
         # below its first line torch's C++ code tells where it was
         first = str(error).partition("\nException raised")[0]
-        kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError) else ""
+        kind = f"{type(error).__name__}: " if isinstance(error, LookupError | AttributeError | AssertionError) else ""
         raise UserError(f"{where} can't be built: {kind}{' '.join(first.split())}") from error
+
+
+@contextmanager
+def single_values_are_the_users() -> Iterator[None]:
+    """Turns what a batch norm says of a map of one pixel and one image into a `UserError`."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            "a batch norm can't normalise one image's map of one pixel, such as the image's mean in a segmentor's head: set "
+            "batch_size=2 or more in train_dataloader and, of a search, arch_dataloader"
+        ) from error
 
 
 def disk_full(error: BaseException) -> str | None:

@@ -17,7 +17,7 @@ from search.registry import LOOPS
 from . import distributed
 from .data import Stream, kept_random_states, seed_everything, set_random_states
 from .diagnostics import peak_memory_mib
-from .errors import whole_number
+from .errors import single_values_are_the_users, whole_number
 from .loaders import training_loader
 
 
@@ -140,7 +140,8 @@ class ExactLoop(BaseLoop):
             start = time.perf_counter()
             batch = self.stream.next()
             runner.call_hook("before_train_iter", batch_idx=index, data_batch=batch)
-            outputs = self.step(batch)
+            with single_values_are_the_users():
+                outputs = self.step(batch)
             self._done = self._iter + 1
             self._add(outputs, time.perf_counter() - start)
             runner.call_hook("after_train_iter", batch_idx=index, data_batch=batch, outputs=outputs)

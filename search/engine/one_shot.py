@@ -20,7 +20,7 @@ from search.strategies.one_shot import OneShotStrategy
 from search.strategies.random_search import Exhausted, Trial
 from search.strategies.within import NothingWithin, Within
 
-from .budget import TRIES, Budget, settings_of
+from .budget import TRIES, Budget, refuse_penalty, settings_of
 from .checkpoint import canonical_config, remove_leftovers, write_json
 from .diagnostics import peak_memory_mib
 from .errors import UserError
@@ -43,6 +43,7 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
     for key in _OF_GRADIENTS:
         if cfg.get(key) is not None:
             raise UserError(f"{cfg.strategy['type']} trains no logits and has no use for {key}: leave it out.")
+    refuse_penalty(cfg)
     with running(cfg) as work_dir:
         config = canonical_config(cfg)
         any_threads = bool(cfg.get("allow_different_threads", False))
@@ -65,10 +66,10 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
             if not isinstance(runner.train_loop, SinglePathLoop):
                 raise UserError(f"train_cfg.type of a one-shot search is 'search.SinglePathLoop', not {complete.train_cfg}.")
             runner.check_score()
-            runner.train()
             budget = None
             if cfg.get("budget") is not None:
                 budget = Budget(settings_of(cfg.budget), runner.networks, runner.parts, input_size)
+            runner.train()
             try:
                 trials, seconds = _evolve(runner, strategy, budget, scored)
             except NothingWithin as error:
@@ -104,6 +105,14 @@ def _evolve(
             try:
                 architecture = asked.ask()
             except Exhausted:
+                break
+            except NothingWithin:
+                # what was scored is kept
+                if not trials:
+                    raise
+                runner.logger.warning(
+                    f"no further path is found within the budget: {len(trials)} of {strategy.trials} are scored"
+                )
                 break
             number = len(trials)
             line = dict(scored[number]) if number < len(scored) else {}

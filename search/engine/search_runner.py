@@ -67,7 +67,8 @@ class SearchRunner(ExactRunner):
         if not isinstance(model, dict):
             raise UserError(f"A search builds its model from a config (dict), not from a {type(model).__name__}.")
         self.strategy: GradientStrategy = strategy_of(self.cfg)
-        recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
+        with values_are_the_users("model"):
+            recorded = record(lambda: MODELS.build(copy.deepcopy(model)))
         self.parts: dict[str, Space] = recorded.parts
         self.space = recorded.space
         self.arch_params = ArchParams(self.space, edge_logits=self.strategy.edge_logits, seed=self.seed)

@@ -26,7 +26,7 @@ from search.strategies.table import AskTell
 from search.strategies.within import NothingWithin, Within
 from search.supernet import Record, record
 
-from .budget import TRIES, Budget, settings_of
+from .budget import TRIES, Budget, refuse_penalty, settings_of
 from .checkpoint import canonical_config, remove_leftovers, write_bytes, write_json
 from .errors import UserError, whole_number
 from .executors import executor_of
@@ -99,8 +99,7 @@ def _check(cfg: Config) -> None:
             raise UserError(f"{kind} trains architectures one by one and has no use for {key}: leave it out.")
     if (cfg.get("train_cfg") or {}).get("type") != "search.TrainLoop":
         raise UserError(f"train_cfg.type must be 'search.TrainLoop' for the trainings of {kind}, not {cfg.get('train_cfg')}.")
-    for key in {"weight", "rate"} & set(cfg.get("budget") or {}):
-        raise UserError(f"budget.{key} is of the penalty in a search by gradients, which {kind} doesn't have: leave it out.")
+    refuse_penalty(cfg)
     if cfg.get("launcher", "none") != "none":
         raise UserError(f"{kind} starts a process for each training: leave out --launcher, and set executor.jobs.")
 
@@ -148,7 +147,14 @@ def _try(
     write_bytes(recipe, Config(training).pretty_text.encode())
     tried: list[Tried] = []
     while len(tried) < strategy.trials:
-        asked = _ask(sampler, min(strategy.trials - len(tried), strategy.at_once or strategy.trials))
+        try:
+            asked = _ask(sampler, min(strategy.trials - len(tried), strategy.at_once or strategy.trials))
+        except NothingWithin:
+            # what was tried is kept
+            if not tried:
+                raise
+            execution.say(f"no further architecture is found within the budget: {len(tried)} of {strategy.trials} trials")
+            break
         if not asked:
             break
         runs = [_run(recipe, len(tried) + i, parts, architecture, cfg) for i, architecture in enumerate(asked)]

@@ -39,6 +39,7 @@ class MixedDag(nn.Module):
     `plan`: "reference"; "batched" (search/supernet/batched.py), which computes the same of the same parameters, faster and in
     fewer bytes; "triton" (search/supernet/fused.py), the same with kernels for CUDA; "auto", the best that runs (plans.py).
     `memory`: what plans other than the reference keep for backward, "fast", "balanced" or "small"; the rest is recomputed.
+    `never_dropped`: options whose edges drop path (`drop_path`, of derived networks) leaves alone, as it does identities.
 
     Raises ValueError where C or the channels of a given state aren't divisible by K, and for an unknown plan or memory.
     """
@@ -60,9 +61,12 @@ class MixedDag(nn.Module):
         partial_channels: int = 1,
         plan: str = "reference",
         memory: str = "fast",
+        never_dropped: Collection[str] = (),
     ) -> None:
         super().__init__()
         check_plan(plan, memory)
+        if partial_channels < 1 or nodes < 1 or channels < 1:
+            raise ValueError(f"partial_channels={partial_channels}, nodes={nodes} and channels={channels} must be at least 1")
         for count in (channels, *(given_channels or ())):
             if count % partial_channels:
                 raise ValueError(f"{count} channels can't be split in partial_channels={partial_channels} equal parts")
@@ -75,6 +79,7 @@ class MixedDag(nn.Module):
         self.partial_channels = partial_channels if pick.wide else 1
         self.gates = pick.gates()
         self.drop_path = 0.0
+        self._never_dropped = frozenset(never_dropped)
         self.plan = plan
         self.memory = memory
         self._plans: dict[str, BatchedPlan] = {}
@@ -143,9 +148,13 @@ class MixedDag(nn.Module):
     def _edge(self, node: int, source: int, x: Tensor) -> Tensor:
         edge: MixedOp = self.edges[f"n{node}<-{source}"]
         y = partial.through(edge, x, self.partial_channels, self.stride_of(source), self.channels)
-        if self.training and self.drop_path > 0 and self.gates is None and not isinstance(edge.only, nn.Identity):
+        if self.training and self.drop_path > 0 and self.gates is None and not self._stays(edge):
             y = stochastic_depth(y, self.drop_path, mode="row")
         return y
+
+    def _stays(self, edge: MixedOp) -> bool:
+        """Whether drop path leaves an edge of the narrow build alone."""
+        return isinstance(edge.only, nn.Identity) or not self._never_dropped.isdisjoint(edge.ops)
 
     def stride_of(self, source: int) -> int:
         """The stride of the edges that leave a state."""

@@ -66,7 +66,7 @@ class AutoDeepLabSearchHead(BaseDecodeHead):
         init_cfg: dict | None = None,
         **settings,
     ) -> None:
-        if len(in_channels) != len(strides) or not all(REACH % s == 0 for s in strides):
+        if len(in_channels) != len(strides) or not all(s > 0 and REACH % s == 0 for s in strides):
             raise ValueError(f"strides={list(strides)} must divide {REACH}, one for each of in_channels={list(in_channels)}")
         super().__init__(
             in_channels=list(in_channels),

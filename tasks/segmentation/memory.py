@@ -27,6 +27,8 @@ _SCENES = (128, 192)
 def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tuple[int, int, int]:
     """(C, H, W) of what a loader feeds the network: of its last crop or resize, of the embedded scenes, or of the padding.
 
+    A resize that keeps the images' ratio gives the box that they are to fit in.
+
     Raises UserError where none of them fixes a size.
     """
     place, dataset = next(datasets_by_key(loader, cfg[loader]))
@@ -115,7 +117,7 @@ def _sizes(place: str, dataset: Mapping[str, Any]) -> Iterator[tuple[str, tuple[
         key = f"{place}.pipeline.{i}"
         if transform.get("crop_size") is not None:
             yield f"{key}.crop_size", sides(transform["crop_size"])
-        elif _name(transform) == "Resize" and transform.get("scale") is not None and not transform.get("keep_ratio", False):
+        elif _name(transform) == "Resize" and transform.get("scale") is not None:
             height, width = reversed(sides(transform["scale"]))
             yield f"{key}.scale", (height, width)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,11 @@ from mmengine.config import Config
 from torch import nn
 
 from search.engine.errors import UserError
-from search.engine.task_data import say
+from search.engine.task_data import found, say
 from search.registry import MODELS
 from search.space import Architecture
 from search.supernet import record
+from tasks.segmentation.auto_deeplab_head import AutoDeepLabSearchHead
 
 IGNORED = 255
 HEADS = ("decode_head", "auxiliary_head")
@@ -31,10 +33,10 @@ def groups(value: Any, place: str = "model") -> Iterator[tuple[str, Mapping[str,
 def heads_of(model: Any) -> Iterator[tuple[str, dict]]:
     """(place, config) of a segmentor's decode and auxiliary heads."""
     for key in HEADS:
-        found = (model or {}).get(key)
-        for i, head in enumerate(found if isinstance(found, list | tuple) else [found]):
+        given = (model or {}).get(key)
+        for i, head in enumerate(given if isinstance(given, list | tuple) else [given]):
             if isinstance(head, Mapping):
-                yield (f"model.{key}.{i}" if isinstance(found, list | tuple) else f"model.{key}"), head
+                yield (f"model.{key}.{i}" if isinstance(given, list | tuple) else f"model.{key}"), head
 
 
 def ignored_label(cfg: Config, datasets: Sequence[Mapping[str, Any]]) -> int:
@@ -110,14 +112,22 @@ def _out_channels(part: Mapping[str, Any]) -> tuple[int, ...] | None:
 def derived_model(model: Mapping[str, Any], architecture: Architecture) -> Mapping[str, Any]:
     """The config of the network that an architecture of a searched path stands for: without the other strides' heads.
 
-    A head with `strides` reads a supernet's maps of the last layer; the derived network has one of these, its output, last.
+    Auto-DeepLab's head reads a supernet's maps of the last layer; the derived network has one of these, its output, last.
+    Raises UserError for a head that doesn't read the stride at which the path ends.
     """
     model = copy.deepcopy(model)
-    if "path" in architecture:
-        for _, head in heads_of(model):
-            if "strides" in head:
-                i = list(head["strides"]).index(architecture["path"][-1])
-                head.update(strides=[head["strides"][i]], in_channels=[head["in_channels"][i]], in_index=[-1])
+    if "path" not in architecture:
+        return model
+    for place, head in heads_of(model):
+        kind = found(MODELS, head)
+        if not (isinstance(kind, type) and issubclass(kind, AutoDeepLabSearchHead)):
+            continue
+        strides = list(head.get("strides", inspect.signature(kind).parameters["strides"].default))
+        end = architecture["path"][-1]
+        if end not in strides:
+            raise UserError(f"{place}.strides={strides} lacks {end}, at which a path of the backbone may end: add it")
+        i = strides.index(end)
+        head.update(strides=[end], in_channels=[head["in_channels"][i]], in_index=[-1])
     return model
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
+from mmseg.datasets import BaseSegDataset
 from mmseg.engine.hooks import SegVisualizationHook
 from mmseg.models.segmentors import SegTTAModel
 from mmseg.visualization import SegLocalVisualizer
@@ -33,7 +34,7 @@ class AugmentedTestHook(Hook):
         pipeline = runner.cfg.get("tta_pipeline")
         if pipeline is None:
             raise UserError("--tta: the config has no tta_pipeline, which says at which scales an image is tested")
-        dataset = runner.test_dataloader.dataset
+        dataset = _whole(runner, "--tta")
         dataset.pipeline = Compose(pipeline)
         runner.model = SegTTAModel(module=runner.model)
 
@@ -51,14 +52,14 @@ class LabelMapsHook(Hook):
     """
 
     def __init__(self, out: str):
-        if Path(out).suffix:
+        if Path(out).suffix in (".json", ".pkl", ".png"):
             raise UserError(f"--out {out}: predictions of a segmentation are many files, give the name of a folder")
         self.out = Path(out)
 
     def before_test(self, runner: Any) -> None:
         """Find out early whether the folder can be written to."""
+        self._data = _whole(runner, "--out")
         self.out.mkdir(parents=True, exist_ok=True)
-        self._data = runner.test_dataloader.dataset
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None) -> None:
         """Write a batch's."""
@@ -90,3 +91,11 @@ class PaintedImagesHook(SegVisualizationHook):
 
     def after_val_iter(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: only tests are drawn."""
+
+
+def _whole(runner: Any, option: str) -> BaseSegDataset:
+    """The test data. UserError where they are put together of several data sets, or repeated."""
+    dataset = runner.test_dataloader.dataset
+    if not isinstance(dataset, BaseSegDataset):
+        raise UserError(f"{option} reads one data set of mmseg's kind, but test_dataloader has a {type(dataset).__name__}")
+    return dataset

@@ -1,3 +1,4 @@
+import copy
 import math
 import random
 from itertools import pairwise
@@ -54,7 +55,6 @@ def test_only_nodes_that_a_path_reaches_are_built():
     reached = {f"l{layer}_s{path[layer]}" for path in trellis(5).values() for layer in range(5)}
     assert set(model.cells) == reached and "l2_s32" not in reached
     assert model.out_strides == (4, 8, 16, 32) and model.out_channels == (8, 16, 32, 64)
-    assert [cell.dags["stride1"].edges["n2<-1"].ops["skip_connect"] for cell in model.cells.values()]
 
 
 def test_widths_are_those_of_the_paper():
@@ -254,6 +254,22 @@ def test_frozen_levels_stay_as_they_are():
         if not p.requires_grad
     }
     assert frozen == {"stem0", "stem1", "l0_s4"}
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    sum(y.square().mean() for y in model(torch.randn(2, 3, 33, 33))).backward()
+    optimizer.step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved and not {name for name in moved if name.startswith(("stem0", "stem1", "cells.l0_s4"))}
+
+
+def test_drop_path_leaves_skips_alone_also_at_stride_two():
+    """All edges skip, those that leave the inputs of a cell from a finer stride by a convolution."""
+    arch = architecture((4, 8, 16, 16), operation="skip_connect")
+    model = AutoDeepLab(arch=arch, drop_path=0.9, **{**SMALL, "layout": "published"}).train()
+    assert "stride2" in model.cells["l1_s8"].dags
+    x = torch.randn(2, 3, 33, 33)
+    model.set_progress(1.0)
+    assert torch.equal(model(x)[-1], model(x)[-1])
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -51,6 +51,7 @@ def write(folder, more="", workers=0):
     return path
 
 
+@pytest.mark.slow
 def test_killed_search_goes_on_bit_for_bit(tmp_path, cache):
     goes_on_bit_for_bit(write(tmp_path), tmp_path)
 

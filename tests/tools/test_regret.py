@@ -41,6 +41,7 @@ def test_mistakes_have_one_sentence(tmp_path, capsys, options):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.skipif(not MACRO.exists(), reason=f"{MACRO} is absent (set VISNAS_DATA)")
 def test_ten_seeds_on_nas_bench_macro(tmp_path):
@@ -59,6 +60,7 @@ def test_ten_seeds_on_nas_bench_macro(tmp_path):
     assert "evolution" in drawing and "regret, mean_acc" in drawing
 
 
+@pytest.mark.slow
 def test_the_pyramids_strategies_are_tested_against_chance(capsys):
     assert main(["pyramid", "--strategies", "random", "ppo", "evolution", "--evaluations", "40", "--seeds", "2"]) == 0
     shown = " ".join(capsys.readouterr().out.split())

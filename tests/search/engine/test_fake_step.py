@@ -81,7 +81,7 @@ def test_bytes_kept_equal_the_measured(name, k):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares with Triton's interpreter on the CPU")
-@pytest.mark.parametrize("memory", ["fast", "balanced"])
+@pytest.mark.parametrize("memory", ["fast", pytest.param("balanced", marks=pytest.mark.slow)])
 def test_bytes_kept_by_the_triton_plan_are_counted_without_its_kernels(memory):
     pytest.importorskip("triton")
     one_cell = {"layers": 1, "reductions": (), "nodes": 1, "channels": 4, "partial": 1, "plan": "triton", "memory": memory}

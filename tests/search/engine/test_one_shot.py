@@ -168,6 +168,7 @@ def test_a_search_stopped_among_its_paths_scores_none_twice(searched, tmp_path, 
     assert without_times(lines(tmp_path)) == without_times(lines(work_dir))
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(searched, tmp_path):
     work_dir, _ = searched
     more = settings()

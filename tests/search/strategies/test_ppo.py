@@ -213,6 +213,7 @@ def test_depends_on_its_own_seed_only():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_finds_what_random_search_doesnt():
     """A digit's worth depends on the one before, which a controller without memory couldn't use."""
     settings = dict(hidden=32, batch=10, lr=0.01, entropy=0.01)

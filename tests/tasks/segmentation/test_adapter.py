@@ -10,8 +10,11 @@ pytest.importorskip("mmseg")
 
 import tasks.segmentation  # noqa: F401, I001  (before mmseg's models)
 from mmseg.datasets import CityscapesDataset
+from search.engine.errors import UserError
 from search.engine.task_data import LOADERS, datasets_of
 from search.registry import TASKS
+from search.space import Architecture
+from tasks.segmentation.model_config import derived_model
 from tests.tasks.prepared import built, images
 from tests.tasks.segmentation.conftest import image_path, label_path
 
@@ -211,3 +214,13 @@ def test_embedded_scenes(task, tmp_path, monkeypatch):
     assert len(images(cfg, "test_dataloader")) == 2
     here = task.prepare(Config({**raw, "data_root": str(tmp_path / "here")}), tmp_path / "w2")
     assert all(path.startswith(str(tmp_path / "here")) for path in images(here, "test_dataloader"))
+
+
+def test_a_head_that_reads_all_strides_unsaid_is_narrowed_too():
+    model = {"decode_head": {"type": "search.AutoDeepLabSearchHead", "in_channels": [12, 24, 48, 96]}}
+    arch = Architecture({"path": (4, 8, 16)})
+    narrow = derived_model(model, arch)["decode_head"]
+    assert (narrow["strides"], narrow["in_channels"], narrow["in_index"]) == ([16], [48], [-1])
+    few = {"decode_head": {**model["decode_head"], "strides": [4, 8], "in_channels": [12, 24]}}
+    with pytest.raises(UserError, match=r"model.decode_head.strides=\[4, 8\] lacks 16, at which a path"):
+        derived_model(few, arch)

@@ -89,6 +89,11 @@ def test_crops_change_together(task, cfg):
     assert task.crop_options(cfg, 32) == {}
 
 
+def test_images_that_keep_their_ratio_are_counted_as_the_box_they_fit_in(task):
+    cfg = Config.fromfile("configs/segmentation/auto_deeplab_cityscapes.py")
+    assert task.image_size(cfg) == (3, 321, 321) and task.image_size(cfg, "val_dataloader") == (3, 512, 1024)
+
+
 def test_what_cannot_be_predicted_is_told(task, cfg):
     other = copy.deepcopy(cfg)
     other.val_dataloader.dataset.type = "mmseg.CityscapesDataset"
