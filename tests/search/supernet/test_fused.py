@@ -6,8 +6,9 @@ import random
 
 import pytest
 import torch
+from torch import nn
 
-from backbones import CellNet
+from backbones import AutoDeepLab, AutoFPN, CellNet, DensePredictionCell
 from search.supernet import ArchParams, Relax, Softmax, building, record
 from search.supernet.plans import choose_plan
 
@@ -16,15 +17,41 @@ pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def models_of(k, memory="fast", **settings):
+def cells(k, **settings):
+    return CellNet(channels=k * 2, layers=1, reductions=(0,), partial=k, nodes=2, affine=False, **settings)
+
+
+def trellis(k, **settings):
+    return AutoDeepLab(filters=2 * k, layers=2, blocks=2, stem=(4, 4, 8), partial=k, affine=False, **settings)
+
+
+class Necked(nn.Module):
+    """Maps of three sizes from an image, and a neck that reads them."""
+
+    def __init__(self, neck):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 4, 3, stride, 1) for stride in (1, 2, 4))
+        self.neck = neck
+
+    def forward(self, x):
+        return self.neck(tuple(conv(x) for conv in self.convs))
+
+
+def context(k, **settings):
+    neck = DensePredictionCell([4] * 3, 2, 2 * k, 2, (1, 3), (2,), dropout=0.0, affine=False, partial=k, **settings)
+    return Necked(neck)
+
+
+def pyramid(k, **settings):
+    return Necked(AutoFPN([4] * 3, 2 * k, 3, 1, num_outs=3, affine=False, partial=k, **settings))
+
+
+def models_of(k, memory="fast", network=cells):
     """A float64 reference, the same in float32, and the Triton plan in float32, of equal weights, and their logits."""
     torch.manual_seed(0)
 
     def build(plan):
-        keeps = "fast" if plan == "reference" else memory
-        return CellNet(
-            channels=k * 2, layers=1, reductions=(0,), partial=k, nodes=2, plan=plan, memory=keeps, affine=False, **settings
-        )
+        return network(k, plan=plan, memory="fast" if plan == "reference" else memory)
 
     params = ArchParams(record(lambda: build("reference")).space, edge_logits=k > 1, std=1.0).to(DEVICE)
     with building(Relax(params)):
@@ -41,7 +68,7 @@ def results(params, model, x, gate):
     x = x.to(dtype, copy=True).requires_grad_()
     params = params.to(dtype)
     with gate(params):
-        (y,) = model(x)
+        y = torch.cat([y.flatten() for y in model(x) if y is not None])
     (y * torch.linspace(-1, 1, y.numel(), dtype=dtype, device=y.device).view(y.shape)).sum().backward()
     found = {
         "output": [y],
@@ -76,6 +103,16 @@ def test_equals_the_reference(k, memory, training):
     params, models = models_of(k, memory)
     x = torch.randn(2, 3, 5, 4, device=DEVICE)
     exact, reference, triton = (results(params, model.train(training), x, lambda p: p.gated(Softmax())) for model in models)
+    check(exact, reference, triton)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("network", [trellis, context, pyramid])
+def test_every_network_equals_the_reference(network, k):
+    params, models = models_of(k, network=network)
+    x = torch.randn(3, 3, 9, 8, device=DEVICE)
+    exact, reference, triton = (results(params, model.train(), x, lambda p: p.gated(Softmax())) for model in models)
     check(exact, reference, triton)
 
 
