@@ -63,7 +63,7 @@ def model_config(spec: Mapping) -> dict:
         raise ValueError(f"a specification is an object with a schema name, not {str(spec)[:80]}")
     name = spec["schema"]
     if name in LATER:
-        raise NotBuildable(f"schema {name!r} is built with the task of {LATER[name]}, which isn't there yet")
+        raise NotBuildable(f"networks of schema {name!r}, of the task of {LATER[name]}, aren't built yet")
     if name not in SCHEMAS:
         raise ValueError(f"schema {name!r} is unknown; known are {', '.join(sorted(SCHEMAS))}")
     try:
