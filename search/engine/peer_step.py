@@ -152,6 +152,8 @@ def our_variant(peer: Peer, channels: int, layers: int, partial: int, plan: str,
             num_classes=CLASSES,
             norm_cfg=dict(type="BN"),
             align_corners=True,
+            # as mmseg's default, whatever scope is the default
+            loss_decode=dict(type="mmseg.CrossEntropyLoss"),
         )
         head = MODELS.build(dict(type="search.AutoDeepLabSearchHead", **settings))
     else:
