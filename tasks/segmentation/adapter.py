@@ -122,9 +122,11 @@ def _write_classes(cfg: Config, ignored: int) -> list[str]:
     if first is None:
         name, dataset = next(every_dataset(cfg))
         folder, suffix = layout.label_folder(dataset, name)
-        number = layout.classes_found(folder, suffix, ignored)
-        say(f"nothing names the classes: the labels below {folder} are 0 to {number - 1}, so there are {number}")
-        classes = [str(label) for label in range(number)]
+        # what mmseg makes none of: labels count from 1
+        first_label = int(layout.empty_dataset(dataset, name).reduce_zero_label)
+        last = layout.classes_found(folder, suffix, ignored) - 1
+        classes = [str(label) for label in range(first_label, last + 1)]
+        say(f"nothing names the classes: the labels below {folder} are {first_label} to {last}, so there are {len(classes)}")
     else:
         classes = said[first]
     if len(classes) < 2:

@@ -118,6 +118,17 @@ def test_labels_tell_the_number_of_classes(task, make_folder, tmp_path):
     assert task.prepare(alone, tmp_path / "w2").model.decode_head.num_classes == 3
 
 
+def test_where_mmseg_drops_the_label_zero_classes_count_from_one(task, make_folder, tmp_path):
+    cfg = plain(config(make_folder(classes=(0, 1, 2, 255))))
+    for loader in LOADERS:
+        for dataset in datasets_of(cfg.get(loader)):
+            dataset.reduce_zero_label = True
+    cfg = task.prepare(cfg, tmp_path / "w")
+    dataset = built(cfg, "train_dataloader")
+    assert dataset.metainfo["classes"] == ["1", "2"] and cfg.model.decode_head.num_classes == 2
+    assert set(dataset[0]["data_samples"].gt_sem_seg.data.unique().tolist()) <= {0, 1, 255}
+
+
 def test_metainfo_of_one_dataset_counts_for_those_that_say_nothing(task, make_folder, tmp_path):
     cfg = plain(config(make_folder()))
     cfg.arch_dataloader.dataset.metainfo = dict(classes=["a", "b", "c", "d"])
