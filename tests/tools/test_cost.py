@@ -77,7 +77,10 @@ def test_a_package_that_is_not_installed_is_named(tool, capsys, monkeypatch):
         (("--spec", "absent.json"), "there is no file absent.json"),
         (("--spec", ""), "can't be read"),
         (("--spec", {"name": "a", "spec": None}), "a: no public specification"),
-        (("--spec", {"name": "a", "spec": {"schema": "nas_fcos"}}), "a: networks of schema 'nas_fcos', of the task of detection"),
+        (
+            ("--spec", {"name": "a", "spec": {"schema": "nas_fcos"}}),
+            "a: networks of schema 'nas_fcos', of the task of detection",
+        ),
         (("--spec", {**NARROW, "width_mult": -1}), "c_out=-32 of a convolution must be a positive whole number"),
         (("--spec", {**NARROW, "width_mult": "0.5"}), "is damaged"),
         (("--spec", {**NARROW, "num_classes": "ten"}), "can't be built"),
