@@ -90,7 +90,7 @@ class AutoFPN(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        _require_settings(in_channels, start_level, fused, num_outs, nodes)
+        _require_settings(in_channels, start_level, fused, num_outs)
         self.in_channels, self.channels, self.start_level, self.affine = tuple(in_channels), channels, start_level, affine
         taken = self.in_channels[start_level:]
         self.levels = tuple(range(FIRST_LEVEL, FIRST_LEVEL + fused))
@@ -155,7 +155,7 @@ def _halved(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2, 2, ceil_mode=any(n % 2 for n in x.shape[2:]))
 
 
-def _require_settings(in_channels: Sequence[int], start_level: int, fused: int, num_outs: int, nodes: int) -> None:
+def _require_settings(in_channels: Sequence[int], start_level: int, fused: int, num_outs: int) -> None:
     maps = len(in_channels)
     if not 0 <= start_level < maps:
         raise ValueError(f"start_level={start_level}, but in_channels={list(in_channels)} are of {maps} maps")
@@ -164,5 +164,3 @@ def _require_settings(in_channels: Sequence[int], start_level: int, fused: int, 
             f"fused={fused} must be from 2 to num_outs={num_outs}, and no fewer than the {maps - start_level} maps "
             "that are read"
         )
-    if nodes < 1:
-        raise ValueError(f"nodes={nodes} must be at least 1")

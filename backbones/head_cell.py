@@ -54,8 +54,6 @@ class HeadCell(nn.Module):
         part: str = "head",
     ) -> None:
         super().__init__()
-        if nodes < 1:
-            raise ValueError(f"nodes={nodes} must be at least 1")
         self.affine = affine
         self.out_channels = channels
         self.lateral = _project(in_channels, channels)

@@ -231,6 +231,18 @@ def found_architecture(cells: Sequence[tuple[int, str, int, int]], num_outs: int
     return choices
 
 
+def cells_of(choices: Mapping) -> list[tuple[int, str, int, int]]:
+    """The cells (level, operation, first input, second input) that choices of `NASFPN` are: `found_architecture` undone."""
+    ends = list(choices[f"{NAME}/outputs"])
+    levels, count = len(ends), sum(name.endswith("/op") for name in choices)
+    cells = []
+    for n in range(levels, levels + count):
+        first = choices[f"{NAME}/n{n}/a"]
+        level = choices[f"{NAME}/n{n}/level"] if n < count else ends.pop(0)
+        cells.append((level, choices[f"{NAME}/n{n}/op"], first, choices[f"{NAME}/n{n}/b|a={first}"]))
+    return cells
+
+
 def weights_of_mmdet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of mmdet's NASFPN (with batch norms) under the names that the published cells have in variant "mmdet".
 

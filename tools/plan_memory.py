@@ -26,9 +26,12 @@ if __name__ == "__main__":
 
 # the table looks for batches from the config's over this up to this many times the config's
 SMALLEST = LARGEST = 8
+# batch norms of a step see at least so many images
+FEWEST = 2
 EPILOG = """Batches are those of one process. "needs" counts parameters, buffers, states of both optimisers, what the larger
 phase keeps for backward and what else is live at the peak of a step, plus what is assumed beside it: for a GPU 600 MB
-and 5 % (context, workspaces, gaps), not measured. A row of the papers' networks takes a minute.
+and 5 % (context, workspaces, gaps), not measured. A row of PC-DARTS's network takes a core a minute or two, one of
+Auto-DeepLab's eight.
 
 exit codes: 0 success, 2 a mistake in the options or the config, said in one sentence"""
 
@@ -68,7 +71,7 @@ def rows_of(args: argparse.Namespace, limits: Sequence[int]) -> Iterator[dict[st
     planner = Planner(with_options(cfg, options), adapter_of(cfg), CUDA_RESERVE, plans=("batched", "triton"))
     ladders = planner.ladders
     batch = ladders.batch
-    needs = planner.needs((max(1, batch // SMALLEST), batch, LARGEST * batch))
+    needs = planner.needs((max(min(batch, FEWEST), batch // SMALLEST), batch, LARGEST * batch))
     partials = chosen("partial", args.partial, ladders.partial) if args.partial else ladders.partial[:1]
     crops = chosen("crop", args.crop, ladders.crop) if args.crop else ladders.crop[:1]
     precisions = chosen("precision", args.precision, ladders.precision)
@@ -128,7 +131,9 @@ def show(args: argparse.Namespace, limits: Sequence[int]) -> None:
 
     head, *rows = cells_of(args, measured(args, limits), limits)
     title = f"{Path(args.config).stem}: largest batch of one process that fits"
-    legend = "kept and needs in GB (10^9 bytes); -: not even an eighth of the batch; +: no larger batch was looked at"
+    legend = (
+        "kept and needs in GB (10^9 bytes); -: not even an eighth of the batch, or 2 images; +: none larger was looked at"
+    )
     if args.markdown:
         lines = [head, ["---"] * 4 + ["---:"] * (len(head) - 4), *rows]
         print("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), "", legend]))

@@ -93,15 +93,9 @@ LEVELS = (3, 4, 5, 6, 7)
 def steps_of(architecture: "Mapping[str, Any]") -> Any:
     """What the cells of one of NASFPN's architectures do."""
     from backbones.merging_cell import VARIANTS, wire
-    from backbones.nas_fpn import NAME
+    from backbones.nas_fpn import cells_of
 
-    ends, cells = list(architecture[f"{NAME}/outputs"]), []
-    count = sum(name.endswith("/op") for name in architecture)
-    for n in range(len(LEVELS), len(LEVELS) + count):
-        first = architecture[f"{NAME}/n{n}/a"]
-        level = architecture[f"{NAME}/n{n}/level"] if n < count else ends.pop(0)
-        cells.append((level, architecture[f"{NAME}/n{n}/op"], first, architecture[f"{NAME}/n{n}/b|a={first}"]))
-    return wire(cells, LEVELS, VARIANTS["paper"])
+    return wire(cells_of(architecture), LEVELS, VARIANTS["paper"])
 
 
 def macro(path: str, key: str) -> Target:

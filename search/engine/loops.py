@@ -38,6 +38,9 @@ class ExactLoop(BaseLoop):
         save_steps: write it every so many steps too; None: at ends of epochs only.
     """
 
+    # what the epochs are called in the history
+    phase = "train"
+
     def __init__(
         self,
         runner,
@@ -107,8 +110,18 @@ class ExactLoop(BaseLoop):
         raise TypeError(f"{type(self).__name__} doesn't say what a step is")
 
     def epoch_line(self, metrics: Mapping[str, float] | None) -> dict[str, Any]:
-        """What this loop adds to the epoch's line of history."""
-        raise TypeError(f"{type(self).__name__} doesn't say what its history is")
+        """What this loop adds to the epoch's line of history: the validation score of one network."""
+        score = self.runner.score_of(metrics) if metrics else None
+        return {
+            "phase": self.phase,
+            "score": {} if score is None else {"validation": score},
+            "gap": None,
+            "skip_share": None,
+            "entropy": None,
+            "probabilities": {},
+            "architecture": {},
+            "warning": None,
+        }
 
     def run(self) -> nn.Module:
         """Trains to the end; returns the model."""
@@ -230,17 +243,3 @@ class TrainLoop(ExactLoop):
     def step(self, batch: Any) -> dict[str, Any]:
         """One step by the model's own ``train_step``."""
         return self.runner.model.train_step(batch, optim_wrapper=self.runner.optim_wrapper)
-
-    def epoch_line(self, metrics: Mapping[str, float] | None) -> dict[str, Any]:
-        """The validation score."""
-        score = self.runner.score_of(metrics) if metrics else None
-        return {
-            "phase": "train",
-            "score": {} if score is None else {"validation": score},
-            "gap": None,
-            "skip_share": None,
-            "entropy": None,
-            "probabilities": {},
-            "architecture": {},
-            "warning": None,
-        }

@@ -17,7 +17,8 @@ from search import report
 from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.one_shot import OneShotStrategy
-from search.strategies.random_search import Exhausted, Trial
+from search.strategies.random_search import Exhausted
+from search.strategies.told import Trial
 from search.strategies.within import NothingWithin, Within
 
 from .budget import TRIES, Budget, refuse_penalty, settings_of

@@ -46,7 +46,12 @@ def _called(model: nn.Module, data: Any, mode: str) -> Any:
 
 @LOOPS.register_module()
 class SinglePathLoop(ExactLoop):
-    """Each step trains one path; parameters that aren't on it keep their values, momenta included. Arguments as `ExactLoop`."""
+    """Each step trains one path; parameters that aren't on it keep their values, momenta included. Arguments as `ExactLoop`.
+
+    An epoch is scored by one random path, the same in all.
+    """
+
+    phase = "paths"
 
     def __init__(self, runner, dataloader: Mapping[str, Any], **kwargs):
         super().__init__(runner, dataloader, **kwargs)
@@ -79,20 +84,6 @@ class SinglePathLoop(ExactLoop):
                 self._batches = [runner.model.data_preprocessor(stream.next(), True) for _ in range(runner.strategy.batches)]
                 stream.close()
         return self._batches
-
-    def epoch_line(self, metrics: Mapping[str, float] | None) -> dict[str, Any]:
-        """The score of one random path, the same in all epochs."""
-        score = self.runner.score_of(metrics) if metrics else None
-        return {
-            "phase": "paths",
-            "score": {} if score is None else {"validation": score},
-            "gap": None,
-            "skip_share": None,
-            "entropy": None,
-            "probabilities": {},
-            "architecture": {},
-            "warning": None,
-        }
 
 
 @LOOPS.register_module()

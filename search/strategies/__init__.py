@@ -6,9 +6,10 @@ from search.strategies.evolution import Evolution, EvolutionTrials
 from search.strategies.gradient import GradientStrategy
 from search.strategies.pc_darts import PCDARTS
 from search.strategies.ppo import PPO, PPOTrials
-from search.strategies.random_search import Exhausted, RandomSearch, Trial, random_architectures
+from search.strategies.random_search import Exhausted, RandomSearch, random_architectures
 from search.strategies.sampling import RandomTrials, SamplingStrategy
 from search.strategies.table import AskTell, Table, best_curve, nas_bench_macro, regret_curve
+from search.strategies.told import Trial
 from search.strategies.virtual_sgd import check_sgd, learning_rates, virtual_sgd
 
 __all__ = [

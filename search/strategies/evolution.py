@@ -25,25 +25,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.space import Architecture, Space
-from search.strategies.random_search import RandomSearch, Trial
+from search.strategies.random_search import RandomSearch
 from search.strategies.sampling import SamplingStrategy
+from search.strategies.told import Told, Trial
 
 # how often a mutation may give an architecture that was asked for before
 TRIES = 100
 
 
-class Evolution:
+class Evolution(Told):
     """Ask for architectures, tell their scores (higher is better), keep the best.
 
     What is asked for depends on (space, seed) and on the scores told before. ValueError for sizes that aren't whole numbers
     of at least 1.
     """
 
+    NAME = "evolution"
+
     def __init__(self, space: Space, seed: int, *, population: int = 100, sample: int = 25) -> None:
         for name, value in (("population", population), ("sample", sample)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}={value!r}: give a number of architectures, 1 or more.")
-        self.space, self.size, self.sample = space, population, sample
+        super().__init__(space)
+        self.size, self.sample = population, sample
         self._restart(seed)
 
     def _restart(self, seed: int) -> None:
@@ -52,22 +56,11 @@ class Evolution:
         # uniform, each once: before there is a population, and where mutations give nothing new
         self._uniform = RandomSearch(self.space, seed)
         self._asked: dict[Architecture, None] = {}
-        self._history: list[Trial] = []
-
-    @property
-    def history(self) -> tuple[Trial, ...]:
-        """All trials in the order told."""
-        return tuple(self._history)
 
     @property
     def population(self) -> list[Trial]:
         """The last ``population`` trials that have a score, the oldest first."""
         return [trial for trial in self._history if not math.isnan(trial.score)][-self.size :]
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the highest score, the first of equals; ``None`` before any has a score."""
-        return max((t for t in self._history if not math.isnan(t.score)), key=lambda trial: trial.score, default=None)
 
     def ask(self) -> Architecture:
         """The next architecture. ``Exhausted`` when all of the space were asked for."""
@@ -87,31 +80,21 @@ class Evolution:
                 return child
         return None
 
-    def tell(self, architecture: Architecture, score: float) -> None:
-        """Record a score (higher is better). ValueError when the architecture isn't one of the space."""
-        self.space.check(architecture)
-        self._history.append(Trial(architecture, float(score)))
-
     def state_dict(self) -> dict[str, Any]:
         """Plain values, from which ``load_state_dict`` of an evolution with the same space and sizes goes on."""
         version, internal, gauss = self._rng.getstate()
         return {
-            "space": self.space.fingerprint,
+            **super().state_dict(),
             "sizes": [self.size, self.sample],
             "seed": self.seed,
             "random": [version, list(internal), gauss],
             "uniform": self._uniform.state_dict(),
             "asked": [architecture.to_json() for architecture in self._asked],
-            "history": [[trial.architecture.to_json(), trial.score] for trial in self._history],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken. ValueError when it belongs to another space or to other sizes."""
-        if state["space"] != self.space.fingerprint:
-            raise ValueError(
-                f"The evolution's state is of another space than {self.space.name!r} "
-                f"(fingerprint {state['space'][:12]}, not {self.space.fingerprint[:12]}); start a new search."
-            )
+        super().load_state_dict(state)
         if list(state["sizes"]) != [self.size, self.sample]:
             there = "population={}, sample={}".format(*state["sizes"])
             raise ValueError(
@@ -122,7 +105,6 @@ class Evolution:
         self._rng.setstate((version, tuple(internal), gauss))
         self._uniform.load_state_dict(state["uniform"])
         self._asked = dict.fromkeys(Architecture.from_json(item) for item in state["asked"])
-        self._history = [Trial(Architecture.from_json(item), score) for item, score in state["history"]]
 
 
 def mutation(space: Space, architecture: Architecture, rng: random.Random) -> Architecture | None:

@@ -22,6 +22,7 @@ What is done differently, and why:
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,18 +30,21 @@ from torch import Tensor
 
 from search.space import Architecture, Space
 from search.strategies.controller import Controller, Drawn
-from search.strategies.random_search import RandomSearch, Trial
+from search.strategies.random_search import RandomSearch
 from search.strategies.sampling import SamplingStrategy
+from search.strategies.told import Told
 
 TRIES = 100
 
 
-class PPO:
+class PPO(Told):
     """Ask for architectures, tell their scores (higher is better), keep the best.
 
     What is asked for depends on (space, seed) and on the scores told before; the controller learns whenever ``batch`` scores
     were told. ValueError for a setting out of its range.
     """
+
+    NAME = "controller"
 
     def __init__(
         self,
@@ -55,7 +59,7 @@ class PPO:
         entropy: float = 1e-5,
         decay: float = 0.95,
     ) -> None:
-        self.space = space
+        super().__init__(space)
         self.settings = {"hidden": hidden, "lr": lr, "batch": batch, "epochs": epochs}
         self.settings |= {"clip": clip, "entropy": entropy, "decay": decay}
         _check(self.settings)
@@ -74,17 +78,6 @@ class PPO:
         self._asked: dict[Architecture, None] = {}
         self._open: dict[Architecture, Drawn] = {}
         self._learned: list[tuple[Drawn, float]] = []
-        self._history: list[Trial] = []
-
-    @property
-    def history(self) -> tuple[Trial, ...]:
-        """All trials in the order told."""
-        return tuple(self._history)
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the highest score, the first of equals; ``None`` before any has a score."""
-        return max((t for t in self._history if not math.isnan(t.score)), key=lambda trial: trial.score, default=None)
 
     def ask(self) -> Architecture:
         """The next architecture. ``Exhausted`` when all of the space were asked for."""
@@ -103,8 +96,7 @@ class PPO:
 
     def tell(self, architecture: Architecture, score: float) -> None:
         """Record a score (higher is better), and learn. ValueError when the architecture isn't one of the space."""
-        self.space.check(architecture)
-        self._history.append(Trial(architecture, float(score)))
+        super().tell(architecture, score)
         drawn = self._open.pop(architecture, None)
         if drawn is None or math.isnan(score):
             return
@@ -139,7 +131,7 @@ class PPO:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values, from which ``load_state_dict`` of a search with the same space and settings goes on."""
         return {
-            "space": self.space.fingerprint,
+            **super().state_dict(),
             "settings": dict(self.settings),
             "seed": self.seed,
             "generator": self._generator.get_state(),
@@ -150,16 +142,11 @@ class PPO:
             "asked": [architecture.to_json() for architecture in self._asked],
             "open": [[drawn.architecture.to_json(), list(drawn.log_probs)] for drawn in self._open.values()],
             "learned": [[drawn.architecture.to_json(), list(drawn.log_probs), score] for drawn, score in self._learned],
-            "history": [[trial.architecture.to_json(), trial.score] for trial in self._history],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where ``state_dict`` was taken. ValueError when it belongs to another space or other settings."""
-        if state["space"] != self.space.fingerprint:
-            raise ValueError(
-                f"The controller's state is of another space than {self.space.name!r} "
-                f"(fingerprint {state['space'][:12]}, not {self.space.fingerprint[:12]}); start a new search."
-            )
+        super().load_state_dict(state)
         for name, value in self.settings.items():
             if state["settings"][name] != value:
                 there = state["settings"][name]
@@ -174,7 +161,6 @@ class PPO:
         opened = [Drawn(Architecture.from_json(item), tuple(log_probs)) for item, log_probs in state["open"]]
         self._open = {drawn.architecture: drawn for drawn in opened}
         self._learned = [(Drawn(Architecture.from_json(a), tuple(log_p)), score) for a, log_p, score in state["learned"]]
-        self._history = [Trial(Architecture.from_json(item), score) for item, score in state["history"]]
 
 
 def _copied(value: Any) -> Any:
@@ -218,12 +204,12 @@ def PPOTrials(
     many are asked for before their scores are told (default ``batch``), which is how many may be trained at a time. ValueError
     for a batch that ``trials`` only just fill: nothing would be asked for after the first update.
     """
-    settings = {"hidden": hidden, "lr": lr, "batch": batch, "epochs": epochs, "clip": clip, "entropy": entropy, "decay": decay}
-    _check(settings)
+    sampler = partial(PPO, hidden=hidden, lr=lr, batch=batch, epochs=epochs, clip=clip, entropy=entropy, decay=decay)
+    _check(sampler.keywords)
     strategy = SamplingStrategy(
         name="PPO",
         trials=trials,
-        sampler=lambda space, seed: PPO(space, seed, **settings),  # type: ignore[arg-type]
+        sampler=sampler,
         at_once=batch if at_once is None else at_once,
     )
     if batch >= trials:

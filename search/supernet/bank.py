@@ -161,10 +161,9 @@ class Shared:
         y = x if self.pool is None else pooled(self.pool, x)
         if not self.norms:
             return y
-        apart = y.unflatten(0, (-1, self.passes.beside)).flatten(1, 2)
         # with momentum one the "running" statistics become the batch's own
         running = self.batch or (None, None)
-        return F.batch_norm(apart, *running, training=True, momentum=1.0, eps=self.norms[0].eps).view(y.shape)
+        return F.batch_norm(self.passes.apart(y), *running, training=True, momentum=1.0, eps=self.norms[0].eps).view(y.shape)
 
 
 class Single:

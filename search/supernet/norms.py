@@ -22,6 +22,10 @@ class Passes(NamedTuple):
     beside: int = 1
     times: int = 1
 
+    def apart(self, x: Tensor) -> Tensor:
+        """[B*P, C, H, W] -> [B, P*C, H, W]."""
+        return x if self.beside == 1 else x.unflatten(0, (-1, self.beside)).flatten(1, 2)
+
 
 ONE = Passes()
 

@@ -67,13 +67,13 @@ class NormedSum(_Sum):
         x = x.contiguous()
         zs = maps_of(self.jobs, x)
         norms = [job.norm for job in self.jobs]
-        first, shape, beside = norms[0], zs[0].shape, norms[0].passes.beside
+        first, shape = norms[0], zs[0].shape
         weights = None
         if self.gates is not None:
             weights = self.gates.unsqueeze(2).expand(-1, -1, shape[1] // self.gates.shape[1]).reshape(-1, shape[1])
-            weights = weights.repeat(1, beside) if beside > 1 else weights
+            weights = weights.repeat(1, first.passes.beside)
         # passes side by side, each with statistics of its own
-        zs = [z.unflatten(0, (-1, beside)).flatten(1, 2) for z in zs] if beside > 1 else zs
+        zs = [first.passes.apart(z) for z in zs]
         gammas, betas = (
             None if first.weight is None else torch.stack(rows)
             for rows in ([norm.weight for norm in norms], [norm.bias for norm in norms])
@@ -87,7 +87,7 @@ class NormedSum(_Sum):
         if first.training:
             for norm, *batch in zip(norms, mean, var, strict=True):
                 norm.batch = tuple(batch)
-        return y.view(shape) if beside > 1 else y
+        return y.view(shape)
 
     def move(self, moves: Moves) -> None:
         """See `Sum`."""

@@ -23,7 +23,10 @@ def maps(size=21, batch=2, dtype=torch.float64):
 
 def wide(dtype=torch.float64, edge_logits=False, **settings):
     torch.manual_seed(0)
-    build = lambda: neck(affine=False, **settings)  # noqa: E731
+
+    def build():
+        return neck(affine=False, **settings)
+
     params = ArchParams(record(build).space, edge_logits=edge_logits, std=1.0).to(dtype)
     with building(Relax(params)):
         return params, build().to(dtype)
@@ -100,7 +103,7 @@ def test_candidates_keep_the_map():
         (dict(start_level=3), "start_level=3, but"),
         (dict(fused=2), "fused=2 must be from 2 to num_outs=4, and no fewer than the 3 maps"),
         (dict(fused=5), "fused=5 must be from 2 to num_outs=4"),
-        (dict(nodes=0), "nodes=0 must be at least 1"),
+        (dict(nodes=0), "nodes=0 and channels=8 must be at least 1"),
         (dict(partial=3), "8 channels can't be split in partial_channels=3"),
     ],
 )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from backbones.merging_cell import VARIANTS, MergingCell, resample, wire
 from backbones.merging_mixture import Mixture
-from backbones.nas_fpn import NASFPN, OPERATIONS, PUBLISHED, found_architecture
+from backbones.nas_fpn import NASFPN, OPERATIONS, PUBLISHED, cells_of, found_architecture
 from backbones.published import find
 from search.space import Architecture, Argmax, Space, TopInputs, save
 from search.supernet import ArchParams, Fix, Relax, Softmax, building, inherit, record
@@ -86,6 +86,7 @@ def test_samples_are_uniform():
 
 def test_an_illegal_cell_can_not_be_said(papers):
     good = found_architecture(PUBLISHED)
+    assert tuple(cells_of(good)) == PUBLISHED
     papers.check(Architecture(good))
     for wrong, says in (
         ({**good, "nas_fpn/n6/b|a=1": 1}, "must be one of 0, 2, 3, 4, 5"),

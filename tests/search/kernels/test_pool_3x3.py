@@ -45,7 +45,10 @@ def test_max_pool_of_rows_beyond_16_bits():
 def test_avg_pool(shape, stride):
     torch.manual_seed(0)
     x = torch.randn(shape, dtype=torch.float64)
-    library = lambda x: F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)  # noqa: E731
+
+    def library(x):
+        return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+
     for a, b in both(lambda x: avg_pool_3x3(x, stride), library, x):
         assert (a - b).abs().max() < 1e-14
 

@@ -114,7 +114,10 @@ def test_what_has_no_score_is_never_a_parent():
 
 def test_goes_on_from_its_state_as_if_never_stopped():
     space = mixed()
-    score = lambda a: a["width"] + 10.0 * len(a["inputs"])  # noqa: E731
+
+    def score(a):
+        return a["width"] + 10.0 * len(a["inputs"])
+
     whole, first = (run(Evolution(space, 5, population=4, sample=3), 9, score) for _ in range(2))
     pending = [search.ask() for search in (whole, first)]
     second = Evolution(space, 99, population=4, sample=3)

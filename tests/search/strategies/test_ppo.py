@@ -187,7 +187,10 @@ def test_what_has_no_score_isnt_learned_from():
 def test_goes_on_from_its_state_as_if_never_stopped():
     """In the middle of a batch, with architectures asked for and not told; the file is read without running code."""
     space = mixed()
-    score = lambda a: a["width"] + 10.0 * len(a["inputs"])  # noqa: E731
+
+    def score(a):
+        return a["width"] + 10.0 * len(a["inputs"])
+
     whole, first = (run(PPO(space, 5, **SMALL), 13, score) for _ in range(2))
     pending = [[search.ask() for _ in range(3)] for search in (whole, first)]
     assert pending[0] == pending[1]

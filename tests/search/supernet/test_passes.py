@@ -40,7 +40,10 @@ class Cell(nn.Module):
 def pair(candidates, memory="fast", **settings):
     """Two graphs of equal weights and unequal running statistics, one for each plan, and their logits."""
     torch.manual_seed(0)
-    build = lambda plan: Cell(candidates, plan=plan, memory=memory if plan == "batched" else "fast", **settings)  # noqa: E731
+
+    def build(plan):
+        return Cell(candidates, plan=plan, memory=memory if plan == "batched" else "fast", **settings)
+
     params = ArchParams(record(lambda: build("reference")).space, edge_logits=True, std=1.0).double()
     cells = []
     for plan in ("reference", "batched"):
