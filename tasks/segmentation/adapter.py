@@ -72,7 +72,10 @@ class Segmentation:
         if cfg.get("train_dataloader") is not None:
             names = listed["train_dataloader"].names
             split_images(cfg, Path(work_dir) / "splits", names, classes, _identity, _give)
-        for loader in ("val_dataloader", "test_dataloader"):
+        padded = (cfg.get("model") or {}).get("data_preprocessor") or {}
+        pads = padded.get("size") is not None or padded.get("size_divisor") is not None
+        # mmseg pads to these while it trains alone
+        for loader in ("val_dataloader", "test_dataloader") if pads else LOADERS:
             _require_equal_sizes(cfg, loader, listed)
         if get_device() == "cpu":
             sync_bn_to_bn(cfg.get("model"))
@@ -179,6 +182,6 @@ def _require_equal_sizes(cfg: Config, loader: str, listed: Mapping[str, layout.L
     if any(not t.get("keep_ratio", False) for t in transforms):
         return
     files = listed[loader]
-    names = set(split_files.read(Path(first["ann_file"]))) if loader == "val_dataloader" and first.get("ann_file") else None
+    names = set(split_files.read(Path(first["ann_file"]))) if loader != "test_dataloader" and first.get("ann_file") else None
     pairs = zip(files.names, files.sizes, strict=False)
     layout.require_equal_sizes(((n, s) for n, s in pairs if names is None or n in names), loader)

@@ -10,7 +10,7 @@ pytest.importorskip("mmseg")
 from search.engine.errors import UserError
 from search.registry import DATASETS, TASKS
 from tests.tasks.segmentation.conftest import image_path, label_path
-from tests.tasks.segmentation.test_adapter import CONFIG, config, plain
+from tests.tasks.segmentation.test_adapter import CONFIG, RETRAIN, config, plain
 
 PREPARED = ("missing label", "other size", "colours", "no image", "cut header", "empty", "few")
 
@@ -108,6 +108,22 @@ def test_settings_that_cannot_be(make_folder, tmp_path, changes, words):
     task = TASKS.build(dict(type="segmentation"))
     with pytest.raises(ValueError, match=words):
         task.prepare(config(make_folder(), **changes), tmp_path / "w")
+
+
+def test_training_images_of_different_sizes_need_a_crop_or_padding(make_folder, tmp_path):
+    root = make_folder(train=30)
+    for path in (image_path, label_path):
+        with Image.open(path(root, "train", 5)) as image:
+            image.resize((48, 48), Image.Resampling.NEAREST).save(path(root, "train", 5))
+    task = TASKS.build(dict(type="segmentation"))
+    cfg = config(root, RETRAIN, **{"splits.train": 1.0, "splits.validation": 0.0})
+    cfg.model.data_preprocessor.pop("size")
+    task.prepare(cfg, tmp_path / "cropped")
+    cfg.train_dataloader.dataset.pipeline = [t for t in cfg.train_dataloader.dataset.pipeline if "Crop" not in t.type]
+    with pytest.raises(UserError, match="train_dataloader: images of different sizes can't make a batch"):
+        task.prepare(cfg, tmp_path / "whole")
+    cfg.model.data_preprocessor.size = (128, 128)
+    task.prepare(cfg, tmp_path / "padded")
 
 
 def test_images_of_different_sizes_make_no_batch(make_folder, tmp_path):
