@@ -131,9 +131,7 @@ def show(args: argparse.Namespace, limits: Sequence[int]) -> None:
 
     head, *rows = cells_of(args, measured(args, limits), limits)
     title = f"{Path(args.config).stem}: largest batch of one process that fits"
-    legend = (
-        "kept and needs in GB (10^9 bytes); -: not even an eighth of the batch, or 2 images; +: none larger was looked at"
-    )
+    legend = "kept and needs in GB (10^9 bytes); -: not even an eighth of the batch, or 2 images; +: none larger was looked at"
     if args.markdown:
         lines = [head, ["---"] * 4 + ["---:"] * (len(head) - 4), *rows]
         print("\n".join([title, "", *(f"| {' | '.join(line)} |" for line in lines), "", legend]))

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_planted_operations_are_found_with_shared_weights():
     command = [sys.executable, "tools/planted.py", "--setting", "shared", "--steps", "30", "--json"]
     done = subprocess.run(

@@ -67,7 +67,9 @@ def measured(cfg):
 EXECUTIONS = [("reference", "fast"), ("batched", "fast"), ("batched", "balanced"), ("batched", "small")]
 
 
-@pytest.mark.parametrize(("name", "k"), [("cells_darts_cifar10", 1), ("cells_pc_darts_cifar10", 4)])
+@pytest.mark.parametrize(
+    ("name", "k"), [pytest.param("cells_darts_cifar10", 1, marks=pytest.mark.slow), ("cells_pc_darts_cifar10", 4)]
+)
 def test_bytes_kept_equal_the_measured(name, k):
     kept = []
     for plan, memory in EXECUTIONS:
@@ -81,7 +83,8 @@ def test_bytes_kept_equal_the_measured(name, k):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="compares with Triton's interpreter on the CPU")
-@pytest.mark.parametrize("memory", ["fast", pytest.param("balanced", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["fast", "balanced"])
 def test_bytes_kept_by_the_triton_plan_are_counted_without_its_kernels(memory):
     pytest.importorskip("triton")
     one_cell = {"layers": 1, "reductions": (), "nodes": 1, "channels": 4, "partial": 1, "plan": "triton", "memory": memory}
