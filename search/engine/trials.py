@@ -193,7 +193,8 @@ def _cpu_seconds() -> float:
 def images_of(history: Path, cfg: Mapping[str, Any], batches: Mapping[str, int] | None) -> int:
     """Training images that went forward and backward, counted once for each pass, from a run's history.
 
-    A step on the logits passes its own batch once; of second order also the weights' batch three times more.
+    A step on the logits passes its own batch once; of second order also the weights' batch three times more. A one-shot search
+    trains nothing for the paths that it scores.
     ``batches``: a search's batch sizes as they were run, of ``weights`` and ``architecture``.
     """
     share = batches["architecture"] / batches["weights"] if batches else 0.0
@@ -201,7 +202,7 @@ def images_of(history: Path, cfg: Mapping[str, Any], batches: Mapping[str, int] 
     total = 0.0
     for line in history.read_text().splitlines():
         epoch = json.loads(line)
-        images = epoch["images_per_second"] * epoch["seconds"]
+        images = epoch.get("images_per_second", 0.0) * epoch["seconds"]
         total += images * (passes if epoch["phase"] == "search" else 1)
     return round(total)
 

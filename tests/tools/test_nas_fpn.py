@@ -67,7 +67,7 @@ def test_what_was_found_is_trained_and_tested(tool, searched, folder, capsys):
 
 
 def test_a_one_shot_search_leaves_a_pyramid_and_its_weights(tool, folder, one_thread, capsys):
-    config = write(folder, "nas_fpn_single_path_scenes_cpu", ONE_SHOT)
+    config = write(folder, "nas_fpn_oneshot_scenes_cpu", ONE_SHOT)
     assert tool("search")(config, "--work-dir", folder / "one_shot") == 0
     rows = [json.loads(line) for line in (folder / "one_shot" / "history.jsonl").read_text().splitlines()]
     assert [row.get("trial") for row in rows] == [None, 0, 1, 2]

@@ -1,5 +1,5 @@
 """NAS-FPN by single path one-shot, a supernet trained path by path and evolution with its weights, on any folder in COCO's
-layout, in minutes on 2 cores: --cfg-options data_root=FOLDER."""
+layout, on 2 cores: --cfg-options data_root=FOLDER."""
 
 _base_ = [
     "../_base_/data/coco_folder_cpu_retrain.py",
@@ -10,4 +10,8 @@ _base_ = [
 ]
 
 strategy = dict(trials=30, population=10, sample=4, batches=8)
-train_cfg = dict(type="search.SinglePathLoop")
+# each of its convolutions is in a few of the paths
+train_cfg = dict(type="search.SinglePathLoop", max_epochs=24, val_interval=8)
+param_scheduler = [
+    dict(type="CosineAnnealingLR", T_max=24, eta_min=1e-5, begin=0, end=24, by_epoch=True, convert_to_iter_based=True)
+]

@@ -1,0 +1,20 @@
+"""NAS-FPN by a controller and PPO, as in its paper, every pyramid trained from scratch for 2 epochs, on any folder in COCO's
+layout, on 2 cores: --cfg-options data_root=FOLDER.
+
+A controller learns little from 30 scores; the paper's saw thousands.
+"""
+
+_base_ = [
+    "../_base_/data/coco_folder_cpu_retrain.py",
+    "../_base_/model/nas_fpn_small.py",
+    "../_base_/strategy/ppo.py",
+    "../_base_/schedule/detection_cpu_retrain.py",
+    "../_base_/runtime/detection.py",
+]
+
+strategy = dict(trials=30, batch=5)
+# the proxy task of a trial: a short training
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = [
+    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-5, begin=0, end=2, by_epoch=True, convert_to_iter_based=True)
+]
