@@ -13,11 +13,12 @@ if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
 EPILOG = """digits: PC-DARTS searches a classifier's cell on the 1,797 digits that come with scikit-learn. scenes:
-Auto-DeepLab's space, path and cell, is searched on digits drawn into photographs, for a segmentor. Each time what was found
-and random architectures are trained from scratch by one recipe and tested on held-out images. Minutes on 2 cores. The
-same command goes on where it was stopped. Exit codes: 0; 2 for a mistake, said in one sentence; 130 stopped by Ctrl-C."""
+Auto-DeepLab's space, path and cell, is searched on digits drawn into photographs, for a segmentor. boxes: NAS-FPN's space, a
+detector's pyramid, is searched on the same scenes, one-shot with evolution. Each time what was found and random architectures
+are trained from scratch by one recipe and tested on held-out images. Minutes on 2 cores. The same command goes on where it was
+stopped. Exit codes: 0; 2 for a mistake, said in one sentence; 130 stopped by Ctrl-C."""
 # by part how many random architectures stand beside what was found
-PARTS = {"digits": 3, "scenes": 1}
+PARTS = {"digits": 3, "scenes": 1, "boxes": 1}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,7 +26,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG)
     parser.add_argument("--work-dir", default="work_dirs/demo", help="where everything is written")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default: all of them")
-    parser.add_argument("--random", type=int, metavar="N", help="random architectures (default: 3 for digits, 1 for scenes)")
+    parser.add_argument(
+        "--random", type=int, metavar="N", help="random architectures (default: 3 for digits, 1 for the others)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the search (default 0)")
     parser.add_argument(
         "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="trainings at a time (default: 2 on 2 cores)"

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import kendalltau, spearmanr
 
 from search.cost.guidelines import GUIDELINES
+from search.engine.correlation import rank_correlations, spearman, words
 
 
 def agreement(predicted: Sequence[float], measured: Sequence[float], halves: Sequence[Sequence[float]], seed: int) -> dict:
-    """Rank correlations with bootstrap intervals over networks (2,000 draws, 95 %, percentiles), and mean errors."""
+    """Rank correlations with bootstrap intervals over networks, and mean errors."""
     p, m = np.asarray(predicted), np.asarray(measured)
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(p), len(p)) for _ in range(2000)]
-    found: dict[str, Any] = {}
-    for name, statistic in (("spearman", spearmanr), ("kendall", kendalltau)):
-        resampled = [value for i in draws if (value := _correlation(statistic, p[i], m[i])) is not None]
-        interval = [float(value) for value in np.percentile(resampled, [2.5, 97.5])] if resampled else None
-        found[name] = {"value": _correlation(statistic, p, m), "interval": interval}
-    found["spearman_of_halves"] = _correlation(spearmanr, *map(np.asarray, halves))
+    found: dict[str, Any] = dict(rank_correlations(predicted, measured, seed))
+    found["spearman_of_halves"] = spearman(*halves)
     found["mean_absolute_percentage_error"] = float(100 * np.mean(np.abs(p - m) / m))
     found["mean_percentage_error"] = float(100 * np.mean((p - m) / m))
     return found
-
-
-def _correlation(statistic: Callable, a: np.ndarray, b: np.ndarray) -> float | None:
-    """None where one has equal values only, which have no ranks."""
-    return float(statistic(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else None
 
 
 def show(command: str, report: dict) -> None:
@@ -95,14 +84,11 @@ def _check(report: dict) -> None:
         [str(i), f"{row['predicted']:.3f}", f"{row['measured']:.3f}", f"{row['iqr']:.3f}"]
         for i, row in enumerate(report["networks"])
     ]
-    words = []
-    for name in ("spearman", "kendall"):
-        value, interval = report[name]["value"], report[name]["interval"]
-        words.append(f"{name} undefined" if value is None else f"{name} {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]")
+    said = [words(name, report[name]) for name in ("spearman", "kendall")]
     halves = report["spearman_of_halves"]
-    words.append("" if halves is None else f"(of the measurement with itself, half against half: {halves:.3f})")
+    said.append("" if halves is None else f"(of the measurement with itself, half against half: {halves:.3f})")
     errors = f"mean error {report['mean_absolute_percentage_error']:.1f} %, signed {report['mean_percentage_error']:+.1f} %"
-    caption = f"{' '.join(words)}; 95 % bootstrap intervals over networks; {errors}; {_where(report)}"
+    caption = f"{' '.join(said)}; 95 % bootstrap intervals over networks; {errors}; {_where(report)}"
     _rows(("network", "predicted ms", "measured ms", "IQR"), rows, caption)
 
 

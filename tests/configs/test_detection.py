@@ -12,7 +12,7 @@ pytest.importorskip("mmdet")
 from search.engine.config import load
 
 FOLDER = Path("configs/detection")
-CONFIGS = sorted(FOLDER.glob("*.py"))
+CONFIGS = sorted([*FOLDER.glob("*.py"), *Path("configs/demo").glob("boxes_*.py")])
 
 
 def rates(path, steps):

@@ -71,13 +71,16 @@ def test_the_demonstration_runs_from_another_folder_and_again_in_no_time(tmp_pat
 
 
 @pytest.mark.slow
-def test_the_demonstration_of_segmentation(tmp_path):
+@pytest.mark.parametrize(
+    "part, options",
+    [("scenes", ["strategy.freeze_epochs=0"]), ("boxes", ["strategy.trials=3", "strategy.population=2", "strategy.batches=2"])],
+)
+def test_the_demonstration_of_a_segmentor_and_a_detector(tmp_path, part, options):
     short = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1"]
-    options = ["--work-dir", str(tmp_path), "--parts", "scenes"]
-    options += ["--search-options", *short, "strategy.freeze_epochs=0", "--retrain-options", *short]
+    options = ["--work-dir", str(tmp_path), "--parts", part, "--search-options", *short, *options, "--retrain-options", *short]
     assert demo.main(options) == 0
-    result = json.loads((tmp_path / "scenes" / "compare.json").read_text())
-    assert [row["group"] for row in result["runs"]] == ["scenes_search", "random architectures"]
+    result = json.loads((tmp_path / part / "compare.json").read_text())
+    assert [row["group"] for row in result["runs"]] == [f"{part}_search", "random architectures"]
 
 
 @pytest.mark.slow

@@ -1,0 +1,14 @@
+"""The demonstration's training of a detector with a searched or random pyramid on the embedded scenes, 10 epochs."""
+
+_base_ = [
+    "../_base_/data/scenes_coco_144_retrain.py",
+    "../_base_/model/nas_fpn_small.py",
+    "../_base_/schedule/detection_cpu_retrain.py",
+    "../_base_/runtime/detection.py",
+]
+
+model = dict(neck=dict(repeats=1))
+train_cfg = dict(max_epochs=10, val_interval=5)
+param_scheduler = [
+    dict(type="CosineAnnealingLR", T_max=10, eta_min=1e-5, begin=0, end=10, by_epoch=True, convert_to_iter_based=True)
+]
