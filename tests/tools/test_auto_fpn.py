@@ -17,6 +17,14 @@ model = dict(
     test_cfg=dict(score_thr=0.0, max_per_img=20),
 )
 """
+WHOLE = """
+model = dict(
+    backbone=dict(channels=4, layers=2, reductions=(1,), nodes=2, out_indices=(0, 1, 2)),
+    neck=dict(in_channels=[4, 8, 16], channels=8, nodes=1),
+    bbox_head=dict(in_channels=8, feat_channels=8, cls_cell=dict(nodes=1), reg_cell=dict(nodes=1)),
+    test_cfg=dict(score_thr=0.0, max_per_img=20),
+)
+"""
 FASTER = """
 model = dict(
     backbone=dict(base_channels=4),
@@ -34,6 +42,7 @@ model = dict(
     ("space", "small", "cells"),
     [
         ("auto_fpn", RETINANET, {"cls_cell": "bbox_head.cls_cell", "reg_cell": "bbox_head.reg_cell"}),
+        ("auto_fpn_cells", WHOLE, {"cls_cell": "bbox_head.cls_cell", "reg_cell": "bbox_head.reg_cell"}),
         ("auto_fpn_faster_rcnn", FASTER, {"rpn_cell": "rpn_head.rpn_conv", "box_cell": "roi_head.bbox_head.cell"}),
     ],
 )
@@ -42,7 +51,7 @@ def test_neck_and_heads(tool, space, small, cells, tmp_path, cache, one_thread, 
     assert tool("search")(search, "--work-dir", tmp_path / "s") == 0
     arch = tmp_path / "s" / "architecture.json"
     found = {name: part["choices"] for name, part in json.loads(arch.read_text())["parts"].items()}
-    assert set(found) == {"neck", *cells}
+    assert set(found) == {"neck", *cells, *(["backbone"] if space == "auto_fpn_cells" else [])}
     assert {name.partition("/")[0] for name in found["neck"]} == {f"fusion_p{level}" for level in (3, 4, 5, 6)}
     recipe = write(tmp_path, f"{space}_scenes_cpu_retrain", small + "train_cfg = dict(max_epochs=1, val_interval=1)\n")
     assert tool("train")(recipe, "--arch", arch, "--work-dir", tmp_path / "t") == 0

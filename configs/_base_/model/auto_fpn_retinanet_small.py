@@ -1,29 +1,9 @@
 """A small RetinaNet for CPUs with an Auto-FPN-style neck and head: ResNet-18 from scratch, 64 channels."""
 
-_base_ = "retinanet_resnet18.py"
+_base_ = "auto_fpn_retinanet.py"
 
 model = dict(
-    neck=dict(
-        _delete_=True,
-        type="search.AutoFPN",
-        # written from the backbone
-        in_channels=[64, 128, 256, 512],
-        channels=64,
-        start_level=1,
-        fused=4,
-        num_outs=5,
-    ),
-    bbox_head=dict(
-        _delete_=True,
-        type="search.CellRetinaHead",
-        cls_cell=dict(type="search.HeadCell", part="cls_cell"),
-        reg_cell=dict(type="search.HeadCell", part="reg_cell"),
-        # read from the data
-        num_classes=80,
-        in_channels=64,
-        feat_channels=64,
-        anchor_generator={{_base_.model.bbox_head.anchor_generator}},
-        loss_cls={{_base_.model.bbox_head.loss_cls}},
-        loss_bbox={{_base_.model.bbox_head.loss_bbox}},
-    ),
+    backbone=dict(depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(in_channels=[64, 128, 256, 512], channels=64),
+    bbox_head=dict(in_channels=64, feat_channels=64),
 )

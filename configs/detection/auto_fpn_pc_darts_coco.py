@@ -1,0 +1,20 @@
+"""An Auto-FPN-style RetinaNet, neck and head, on COCO by PC-DARTS at 512 pixels, 12 epochs of which the logits wait 4.
+
+Auto-FPN's settings aren't public: these are a usual training's, with PC-DARTS's optimiser of the logits.
+"""
+
+_base_ = [
+    "../_base_/data/coco_512_search.py",
+    "../_base_/model/auto_fpn_retinanet.py",
+    "../_base_/strategy/pc_darts.py",
+    "../_base_/schedule/detection_1x.py",
+    "../_base_/runtime/detection.py",
+]
+
+model = dict(
+    neck=dict(affine=False, partial=4, plan="auto"),
+    bbox_head=dict(cls_cell=dict(affine=False, partial=4), reg_cell=dict(affine=False, partial=4)),
+)
+strategy = dict(freeze_epochs=4)
+train_cfg = dict(type="search.BilevelLoop", val_interval=4)
+optim_wrapper = dict(clip_grad=dict(max_norm=10))
