@@ -1,4 +1,4 @@
-"""Draw a network's cells or path: python tools/draw.py D/architecture.json -o FIGURE.svg [--cell normal | --walk path]."""
+"""Draw cells, a pyramid or a path: python tools/draw.py D/architecture.json -o FIGURE.svg [--cell normal | --walk path]."""
 
 import argparse
 import sys
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     args = build_parser().parse_args(argv)
     from search.engine import command
-    from search.report import draw_file, draw_trellis
+    from search.report import draw_file, draw_pyramid, draw_trellis, pyramid_names
     from search.space import Walk, load
 
     def action() -> int:
@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name not in parts:
             raise ValueError(f"{args.architecture} has no part {name!r}; it has {', '.join(parts) or 'none'}")
         space, architecture = parts[name].space, parts[name].architecture
-        if args.walk is None:
+        pyramids = pyramid_names(choice.name for choice in space)
+        if args.walk is None and pyramids and not args.cell:
+            svg = draw_pyramid(space, architecture, pyramids[0], themed=False)
+        elif args.walk is None:
             svg = draw_file(space, architecture, args.cell)
         else:
             walks = [choice.name for choice in space if isinstance(choice, Walk) and choice.name in architecture]

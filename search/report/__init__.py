@@ -2,6 +2,7 @@
 
 from search.report.cell import draw_cell, draw_file
 from search.report.page import write
+from search.report.pyramid import draw_pyramid, pyramid_names
 from search.report.trellis import draw_trellis
 
-__all__ = ["draw_cell", "draw_file", "draw_trellis", "write"]
+__all__ = ["draw_cell", "draw_file", "draw_pyramid", "draw_trellis", "pyramid_names", "write"]

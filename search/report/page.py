@@ -13,6 +13,7 @@ from markupsafe import Markup
 from search.report import budget, charts, gates, trials
 from search.report.cell import draw_cell
 from search.report.graph import cell_names, other_choices
+from search.report.pyramid import draw_pyramid, pyramid_names, pyramid_of
 from search.report.read import Part, WorkDir, last_moves, number, read, series
 from search.report.trellis import draw_trellis
 from search.report.words import cell_text, duration, flat, millions, p_text, plain, seconds_text, size_text
@@ -127,8 +128,9 @@ def _warnings(history: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One searched module: its cells and paths drawn, its other choices listed, its probabilities over time."""
+    """One searched module: its cells, paths and pyramids drawn, its other choices listed, its probabilities over time."""
     cells = cell_names(choice.name for choice in part.space)
+    pyramids = pyramid_names(choice.name for choice in part.space)
     walks = [choice for choice in part.space if isinstance(choice, Walk) and choice.name in part.architecture]
     others, more = gates.others_over_time(part.space, history)
     return {
@@ -141,10 +143,11 @@ def _part(part: Part, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             (walk.name, Markup(draw_trellis(walk, part.architecture[walk.name], last_moves(history, walk.name))))
             for walk in walks
         ],
+        "pyramids": [(name, Markup(draw_pyramid(part.space, part.architecture, name))) for name in pyramids],
         "choices": [
             (name, plain(value))
             for name, value in other_choices(part.architecture).items()
-            if name not in {walk.name for walk in walks}
+            if name not in {walk.name for walk in walks} and pyramid_of(name) not in pyramids
         ],
         "gates": [
             (cell or part.space.name, Markup(svg))
