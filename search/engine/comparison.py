@@ -31,6 +31,8 @@ from search.strategies.within import Within, architectures_within
 RANDOM, RANDOM_SEARCH = "random architectures", "random search"
 # far from the seeds of searches, so that no group shares its draws with another
 RANDOM_SEED, TRIAL_SEED = 10_000, 20_000
+# of what a run has cost
+UNITS = ("seconds", "images", "cpu_seconds")
 Parts = dict[str, tuple[Space, Architecture]]
 
 
@@ -109,7 +111,7 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     for row in rows:
         if row["group"] != RANDOM:
             cost = costs[row["group"], row["seed"]]
-            row["search_seconds"], row["search_images"] = cost["seconds"], cost["images"]
+            row |= {f"search_{unit}": cost[unit] for unit in UNITS}
     if protocol.random_search_seeds:
         with budget_is_the_users(budget):
             rows += _random_search(protocol, execution, spaces, rows, lower, budget)
@@ -130,7 +132,7 @@ def _trained(protocol: Protocol, execution: Execution, labelled: Sequence[tuple[
         choices = {name: part.architecture.to_json() for name, part in load(arch).parts.items()}
         row = {"group": group, "seed": seed, "retrain_seed": again, "architecture": choices}
         row |= {key: result[key] for key in ("params", "macs", "validation", "test")}
-        row |= {"search_seconds": 0.0, "search_images": 0}
+        row |= {f"search_{unit}": 0.0 for unit in UNITS}
         row |= {"train_seconds": result["seconds"], "train_images": result["images"]}
         rows.append(row)
     return rows
@@ -185,11 +187,10 @@ def _random_search(
             kept.append((f"{RANDOM_SEARCH}, {unit} of {config}", seed, tried[best][0]))
             # without a short form the winner's own training is both a trial and the final training
             others = [r for i, (_, r) in enumerate(tried) if protocol.short or i != best]
-            spent.append({key: sum(result[key] for result in others) for key in ("seconds", "images")})
+            spent.append({key: sum(result[key] for result in others) for key in UNITS})
     found = _trained(protocol, execution, kept)
     for i, row in enumerate(found):
-        cost = spent[i // len(protocol.retrain_seeds)]
-        row["search_seconds"], row["search_images"] = cost["seconds"], cost["images"]
+        row |= {f"search_{unit}": value for unit, value in spent[i // len(protocol.retrain_seeds)].items()}
     return found
 
 
@@ -286,6 +287,7 @@ def summarise(protocol: Protocol, rows: Sequence[dict[str, Any]], lower: bool) -
             groups[group]["selected"] = {key: best[key] for key in ("seed", "validation", "test")}
         for unit in ("seconds", "images"):
             groups[group][unit] = fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in of)
+        groups[group]["search_cpu_hours"] = fmean(row["search_cpu_seconds"] for row in of) / 3600
     # a test says "better" of higher values
     signed = {group: [-value if lower else value for value in of] for group, of in values.items()}
     return {

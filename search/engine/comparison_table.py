@@ -23,8 +23,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             *(f"{value:.0f}" for value in seconds),
         )
     console.print(runs)
-    groups = Table(title="Groups: test scores")
-    for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s"):
+    groups = Table(title="Groups: test scores; processor time of a search, and its ratio to the first group's")
+    first = next(iter(result["groups"].values()))["search_cpu_hours"]
+    for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s", "search CPU-h"):
         groups.add_column(name, justify="left" if name == "group" else "right")
     for name, group in result["groups"].items():
         selected = group.get("selected", {}).get("test")
@@ -33,6 +34,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             str(group["n"]),
             *(_score(value) for value in (group["mean"], group["std"], selected)),
             f"{group['seconds']:.0f}",
+            f"{group['search_cpu_hours']:.3g} ({group['search_cpu_hours'] / first:.2f})" if group["search_cpu_hours"] else "-",
         )
     console.print(groups)
     if result["tests"]:

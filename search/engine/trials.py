@@ -174,7 +174,9 @@ def perform(run: Run, steps: Steps) -> None:
         summary = done.summary
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
-        result["cpu_seconds"] = _cpu_seconds() - before
+        # a search's trials may have had processes of their own
+        hours = summary.get("cpu_hours")
+        result["cpu_seconds"] = _cpu_seconds() - before if hours is None else 3600 * hours
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score

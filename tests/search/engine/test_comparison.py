@@ -53,7 +53,7 @@ class Fakes:
         self.searched.append(cfg.seed)
         found = Architecture({"a": 9, "b": 9, "c": cfg.seed})
         save(folder / "architecture.json", {"backbone": (self.space, found)}, {})
-        return SimpleNamespace(summary={"seconds": 50.0, "batch_sizes": {"weights": 32, "architecture": 32}})
+        return SimpleNamespace(summary={"seconds": 50.0, "batch_sizes": {"weights": 32, "architecture": 32}, "cpu_hours": 0.5})
 
     def train(self, cfg):
         folder = self._work(cfg, ["train"] * cfg.train_cfg.max_epochs)
@@ -62,7 +62,7 @@ class Fakes:
         (folder / "checkpoint.pth").write_text(json.dumps(worth(choices) + cfg.seed / 1000))
         cost = {"params": 1000 + worth(choices), "macs": 2000}
         score = math.nan if worth(choices) in self.nan else worth(choices)
-        return SimpleNamespace(score=score, summary={"seconds": self.seconds(cfg), "derived": cost})
+        return SimpleNamespace(score=score, summary={"seconds": self.seconds(cfg), "derived": cost, "cpu_hours": 0.1})
 
     def evaluate(self, cfg, path):
         with open(path) as file:
@@ -101,6 +101,8 @@ def test_groups_costs_and_tests(tmp_path):
     assert row["architecture"] == {"backbone": {"a": 9, "b": 9, "c": 2}}
     assert (row["params"], row["macs"], row["validation"]) == (1992, 2000, 992.0)
     assert (row["search_seconds"], row["train_seconds"]) == (50.0, 10.0)
+    assert result["groups"]["digits_search"]["search_cpu_hours"] == pytest.approx(0.5)
+    assert result["groups"][RANDOM]["search_cpu_hours"] == 0
     # 128 images an epoch; in the two epochs that search, as many for the logits again
     assert (row["search_images"], row["train_images"]) == (128 * 5, 128)
     tests = {(test["a"], test["b"]): test for test in result["tests"]}
