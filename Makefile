@@ -3,8 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+UPSTREAM := .venv-upstream
+RUN_UPSTREAM := $(UPSTREAM)/bin/python
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all test-upstream lint clean
 
 setup: $(VENV)/.ready $(EXTRAS:%=$(VENV)/.extra-%)
 
@@ -30,10 +32,26 @@ test: setup
 test-all: setup
 	$(RUN) -m pytest -n 2 --dist worksteal
 
+# upstream's packages share import names with the forks, so they have an environment of their own: 6 GB, most of it torch
+$(UPSTREAM)/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear $(UPSTREAM)
+# mmengine 0.10 imports pkg_resources, which setuptools had until 81; mmseg imports ftfy and regex without listing them
+	$(RUN_UPSTREAM) -m pip install --quiet --upgrade pip 'setuptools<81'
+	$(RUN_UPSTREAM) -m pip install --quiet 'mmengine==0.10.*' 'mmcv-lite==2.1.*' 'mmdet==3.3.*' 'mmsegmentation==1.2.*' \
+		ftfy regex pytest
+	$(RUN_UPSTREAM) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(RUN_UPSTREAM) -m search.environment --requirements > $(UPSTREAM)/requirements.txt
+	$(RUN_UPSTREAM) -m pip install --quiet --no-warn-conflicts --requirement $(UPSTREAM)/requirements.txt
+	$(RUN_UPSTREAM) -m search.environment
+	touch $@
+
+test-upstream: $(UPSTREAM)/.ready
+	$(RUN_UPSTREAM) -m pytest -m upstream tests/tasks
+
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 clean:
-	rm -rf $(VENV) work_dirs
+	rm -rf $(VENV) $(UPSTREAM) work_dirs

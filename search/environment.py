@@ -6,7 +6,8 @@ Upstream (mmengine, mmcv, mmdet, mmsegmentation) and the maintained forks (onedl
 without a word, and what is left is a mixture. visnas works with either family, never with both.
 
 `python -m search.environment` exits with 2 and one sentence when both are there; with `--adding detection`
-also when installing that extra would put a fork over an upstream package.
+also when installing that extra would put a fork over an upstream package. `--requirements` prints what else visnas
+needs, for an environment that keeps upstream.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 
 # import name -> (upstream distributions, forks)
@@ -83,6 +84,13 @@ def overwritten(extra: str, distributions: Mapping[str, str]) -> str | None:
     return None
 
 
+def others_than_forks(requirements: Iterable[str]) -> list[str]:
+    """Of a distribution's requirements those that aren't a fork nor an extra's."""
+    forks = {name for _, names in FAMILIES.values() for name in names}
+    always = (line for line in requirements if "extra ==" not in line)
+    return [line for line in always if re.split(r"[^\w.-]", line, maxsplit=1)[0] not in forks]
+
+
 def require_one_family() -> None:
     """ValueError, with the sentence of `conflict`, when both families are installed."""
     if problem := conflict(installed()):
@@ -93,8 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Check this environment; 0 when it is sound, 2 with a sentence on standard error when it isn't."""
     parser = argparse.ArgumentParser(prog="python -m search.environment", description=__doc__.splitlines()[0])
     parser.add_argument("--adding", metavar="EXTRA", action="append", default=[], choices=list(EXTRAS))
-    extras = parser.parse_args(arguments).adding
-    distributions = installed()
+    parser.add_argument("--requirements", action="store_true", help="print the requirements without the forks, for pip")
+    options = parser.parse_args(arguments)
+    if options.requirements:
+        print("\n".join(others_than_forks(metadata.requires("visnas") or [])))
+        return 0
+    extras, distributions = options.adding, installed()
     problems = [conflict(distributions), *(overwritten(extra, distributions) for extra in extras)]
     problem = next((text for text in problems if text), None)
     if problem:

@@ -25,7 +25,7 @@ RULES = {
     "search.space": (),
     "search.kernels": ("torch", "triton"),
     "search.supernet": ("search.space", "search.kernels", "torch", "torchvision"),
-    "search.cost": ("search.space", "search.supernet", "torch"),
+    "search.cost": ("search.space", "search.supernet", "torch", "torchvision"),
     "search.strategies": ("search.space", "search.supernet", "search.cost", "torch", "scipy"),
     "search.engine": ("search", "torch", "torchvision", "numpy", "scipy", "rich", "mmengine"),
     "search.engine.ray_executor": ("search", "ray"),
@@ -37,15 +37,16 @@ RULES = {
     "tasks": (),
     "tasks.classification": ("search", "torch", "torchvision", "numpy", "PIL", "sklearn", "mmengine"),
     "tasks.mm_ops": ("torch", "torchvision", "mmcv"),
+    "tasks.mm_checkpoints": ("search.environment", "torch", "numpy", "mmengine"),
     "tasks.scenes": ("numpy", "PIL", "sklearn"),
     "tasks.image_files": ("search", "PIL", "mmcv"),
     "tasks.detection": (
-        *("search", "tasks.mm_ops", "tasks.scenes", "tasks.image_files", "torch", "torchvision", "numpy", "PIL"),
-        *("mmengine", "mmcv", "mmdet"),
+        *("search", "tasks.mm_ops", "tasks.mm_checkpoints", "tasks.scenes", "tasks.image_files"),
+        *("torch", "torchvision", "numpy", "PIL", "mmengine", "mmcv", "mmdet"),
     ),
     "tasks.segmentation": (
-        *("search", "tasks.mm_ops", "tasks.scenes", "tasks.image_files", "torch", "torchvision", "numpy", "PIL"),
-        *("mmengine", "mmcv", "mmseg"),
+        *("search", "tasks.mm_ops", "tasks.mm_checkpoints", "tasks.scenes", "tasks.image_files"),
+        *("torch", "torchvision", "numpy", "PIL", "mmengine", "mmcv", "mmseg"),
     ),
 }
 

@@ -8,10 +8,11 @@ import warnings
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 
-from tasks import mm_ops
+from tasks import mm_checkpoints, mm_ops
 
 # again, for modules of mm packages that were imported since
 mm_ops.install()
+mm_checkpoints.install()
 
 if find_spec("mmdet"):
     # what mmdet prints about packages that it misses isn't output of a tool; it warns of one that isn't needed

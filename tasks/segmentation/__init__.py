@@ -7,10 +7,11 @@ import sys
 from contextlib import redirect_stdout
 from importlib.util import find_spec
 
-from tasks import mm_ops
+from tasks import mm_checkpoints, mm_ops
 
 # again, for modules of mm packages that were imported since
 mm_ops.install()
+mm_checkpoints.install()
 
 if find_spec("mmseg"):
     # what mmseg prints about a data set that it misses isn't output of a tool

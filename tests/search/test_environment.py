@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from search.environment import EXTRAS, FAMILIES, conflict, installed, main, overwritten
+from search.environment import EXTRAS, FAMILIES, conflict, installed, main, others_than_forks, overwritten
 
 ROOT = Path(__file__).resolve().parents[2]
 UPSTREAM = {"mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmdet": "3.3.0", "mmsegmentation": "1.2.2"}
@@ -53,6 +53,15 @@ def test_the_extras_here_are_those_of_pyproject():
             declared[name] += "".join(declared[other] for other in others.split(","))
     found = {name: set(re.findall(r"onedl-[\w-]+", line)) for name, line in declared.items()}
     assert found == {name: set(forks) for name, forks in EXTRAS.items()}
+
+
+def test_requirements_are_those_of_pyproject_without_forks(capsys):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.findall(r'^    "(.+)",$', text.split("\ndependencies = [")[1].split("\n]")[0], re.MULTILINE)
+    assert main(["--requirements"]) == 0
+    assert capsys.readouterr().out.split() == [line for line in declared if line != "onedl-mmengine>=0.10.9"]
+    given = ["onedl-mmengine>=0.10.9", "onedl_free", "numpy", 'onnx>=1.17; extra == "export"']
+    assert others_than_forks(given) == ["onedl_free", "numpy"]
 
 
 def test_this_environment_is_sound():

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from search.environment import installed
+
 ROOT = Path(__file__).resolve().parents[2]
+# before a script that imports, say, mmdet.apis by itself: upstream's needs operations that mmcv-lite lacks
+WITH_OPERATIONS = ("-m", "tasks.mm_ops") if "mmcv-lite" in installed() else ()
 
 
 def python(*arguments: str | Path, path: Path | None = None, cwd: Path | None = None) -> str:

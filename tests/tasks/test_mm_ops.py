@@ -8,12 +8,13 @@ import torchvision
 from torch.autograd import gradcheck
 
 from tasks import mm_ops
-from tests.tasks.scripts import python
+from tasks.mm_ops.__main__ import main
+from tests.tasks.scripts import WITH_OPERATIONS, python
 
 mm_ops.install()
 mmcv_ops = pytest.importorskip("mmcv.ops")
 stands_in = sys.modules["mmcv._ext"].__spec__.origin == mm_ops.__name__
-pytestmark = pytest.mark.skipif(not stands_in, reason="mmcv is compiled here")
+pytestmark = [pytest.mark.upstream, pytest.mark.skipif(not stands_in, reason="mmcv is compiled here")]
 
 
 def boxes(n: int, seed: int = 0) -> torch.Tensor:
@@ -199,6 +200,7 @@ def test_installing_twice_is_installing_once():
     assert sys.meta_path == before and before.count(mm_ops.FINDER) == 1
 
 
+@pytest.mark.skipif(bool(WITH_OPERATIONS), reason="upstream's mmdet.apis can't be imported before ours with mmcv-lite")
 def test_a_fresh_interpreter_has_mmdet_and_mmseg_and_reports_its_environment():
     pytest.importorskip("mmdet")
     pytest.importorskip("mmseg")
@@ -218,6 +220,22 @@ def test_a_fresh_interpreter_has_mmdet_and_mmseg_and_reports_its_environment():
         "print(collect_all()['MMCV Compiler'])\n",
     )
     assert f"torchvision {torchvision.__version__} stands in" in out
+
+
+def test_a_script_has_the_operations_from_its_start(tmp_path):
+    pytest.importorskip("mmdet")
+    (tmp_path / "beside.py").write_text("FOUND = 7\n")
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nimport mmdet.apis\nimport beside\nprint(__name__, sys.argv[1:], beside.FOUND)\n")
+    out = python("-m", "tasks.mm_ops", script, "a", "--b", cwd=tmp_path.parent)
+    assert "__main__ ['a', '--b'] 7" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["nowhere.py", "a"]])
+def test_a_missing_script_is_named(arguments, capsys):
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "python -m tasks.mm_ops SCRIPT" in said and (not arguments or "no script 'nowhere.py'" in said)
 
 
 def test_our_registry_finds_models_of_mmdet_by_itself():

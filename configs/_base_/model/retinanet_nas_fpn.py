@@ -16,5 +16,7 @@ model = dict(
         start_level=1,
         init_cfg=dict(type="Caffe2Xavier", layer="Conv2d"),
     ),
+    # as mmdet's NAS-FPN and the official code: no anchor between positive and negative
+    train_cfg=dict(assigner=dict(neg_iou_thr=0.5)),
     bbox_head=dict(type="mmdet.RetinaSepBNHead", num_ins=5, norm_cfg=dict(type="BN", requires_grad=True)),
 )

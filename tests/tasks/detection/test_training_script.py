@@ -1,4 +1,4 @@
-"""mmdet's own tools/train.py and inferencer run a backbone of ours: a config names it, nothing else is needed."""
+"""mmdet's own tools/train.py and inferencer run a backbone or a neck of ours: a config names it, nothing else is needed."""
 
 import json
 import random
@@ -10,13 +10,18 @@ from PIL import Image
 
 pytest.importorskip("mmdet")
 
-import tasks.detection  # noqa: F401
+import tasks.detection  # noqa: F401, I001  (before mmdet's models)
+from mmdet.apis import inference_detector, init_detector
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
 from search.registry import MODELS
 from search.space import save
 from search.supernet import record
 from tests.tasks.detection.test_downstream import retinanet
-from tests.tasks.scripts import python, tool, write_config
+from tests.tasks.scripts import ROOT, WITH_OPERATIONS, python, tool, write_config
 
+pytestmark = pytest.mark.upstream
 SIZE = (64, 96)
 CLASSES = ("square", "dot")
 BACKBONE = dict(type="search.published", name="EfficientNet-B0", out_indices=(1, 2, 3, 4))
@@ -103,6 +108,21 @@ def config(folder, backbone: dict, in_channels: list[int]) -> dict:
     )
 
 
+def average_precision(annotations, predictions) -> float:
+    """COCO's average precision of mmdet's predictions for the images 0, 1 ... of a file, by pycocotools."""
+    truth, found = COCO(str(annotations)), []
+    for image, sample in enumerate(predictions):
+        boxes = sample.pred_instances
+        for (x, y, right, bottom), score, label in zip(boxes.bboxes.tolist(), boxes.scores, boxes.labels, strict=True):
+            box = dict(bbox=[x, y, right - x, bottom - y], score=float(score), category_id=int(label) + 1)
+            found.append(dict(box, image_id=image))
+    evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return float(evaluation.stats[0])
+
+
 def test_mmdet_trains_validates_and_infers(coco):
     torch.manual_seed(0)
     source = MODELS.build(BACKBONE)
@@ -131,7 +151,7 @@ def test_mmdet_trains_validates_and_infers(coco):
 
     script = coco / "infer.py"
     script.write_text(SCRIPT)
-    out = python(script, file, coco / "work" / "epoch_1.pth", coco / "images" / "1.png", cwd=coco)
+    out = python(*WITH_OPERATIONS, script, file, coco / "work" / "epoch_1.pth", coco / "images" / "1.png", cwd=coco)
     assert "INFERRED" in out
 
 
@@ -157,3 +177,64 @@ def test_mmdet_trains_what_a_search_left_behind(coco):
     assert tuple(saved["meta"]["dataset_meta"]["classes"]) == CLASSES
     narrow = {f"backbone.{name}" for name in MODELS.build(dict(backbone)).state_dict()}
     assert narrow == {name for name in saved["state_dict"] if name.startswith("backbone.")}
+
+
+@pytest.mark.slow
+def test_mmdets_runner_trains_a_derived_neck(coco, no_default_scope):
+    """Loops, data, preprocessor and metric are mmdet's, and so is the config but for the neck, whose cells a search left."""
+    neck = dict(type="search.NASFPN", in_channels=[32, 64, 128, 256], channels=16, repeats=1, start_level=1)
+    parts = record(lambda: MODELS.build(dict(neck))).parts
+    architecture = parts["neck"].sample(random.Random(0))
+    provenance = dict(strategy="random", seed=0, score=None, cost={}, commit=None)
+    save(coco / "architecture.json", {"neck": (parts["neck"], architecture)}, provenance)
+    neck["arch"] = str(coco / "architecture.json")
+
+    files = dict(data_root=str(coco), ann_file="instances.json", data_prefix=dict(img="images/"))
+    files["metainfo"] = dict(classes=CLASSES)
+    load = dict(type="LoadImageFromFile")
+    pipeline = [load, dict(type="LoadAnnotations", with_bbox=True), dict(type="PackDetInputs")]
+    meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    resize = dict(type="Resize", scale=SIZE[::-1], keep_ratio=True)
+    train_set = dict(type="CocoDataset", **files, pipeline=pipeline)
+    # forty passes in one epoch
+    repeated = dict(_delete_=True, type="RepeatDataset", times=40, dataset=train_set)
+    validation = dict(
+        num_workers=0,
+        persistent_workers=False,
+        dataset=dict(**files, pipeline=[load, resize, pipeline[1], dict(type="PackDetInputs", meta_keys=meta_keys)]),
+    )
+    evaluator = dict(ann_file=str(coco / "instances.json"))
+    settings = dict(
+        _base_=str(ROOT / "configs/mmdet/nas_fpn_retinanet_r50_coco.py"),
+        model=dict(
+            data_preprocessor=dict(pad_size_divisor=32, batch_augments=None),
+            backbone=dict(depth=18, base_channels=32, frozen_stages=-1, init_cfg=None),
+            neck=neck,
+            bbox_head=dict(num_classes=len(CLASSES), in_channels=16, feat_channels=16, stacked_convs=1),
+        ),
+        train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=repeated),
+        val_dataloader=validation,
+        test_dataloader=validation,
+        val_evaluator=evaluator,
+        test_evaluator=evaluator,
+        train_cfg=dict(max_epochs=1),
+        param_scheduler=[],
+        optim_wrapper=dict(optimizer=dict(_delete_=True, type="AdamW", lr=0.003, weight_decay=1e-4)),
+        default_hooks=dict(logger=dict(interval=1)),
+        randomness=dict(seed=0),
+    )
+    file = write_config(coco / "config.py", settings)
+    python(tool("mmdet", "train"), file, "--work-dir", coco / "work", cwd=coco)
+    log = next((coco / "work").glob("*/vis_data/scalars.json")).read_text().splitlines()
+    logged = [entry["coco/bbox_mAP"] for entry in map(json.loads, log) if "coco/bbox_mAP" in entry]
+    assert len(logged) == 1 and logged[0] > 0.1
+
+    # the file's network, which its checkpoint fits; what mmdet reads of both finds what was scored
+    saved = torch.load(coco / "work" / "epoch_1.pth", weights_only=False)["state_dict"]
+    derived = MODELS.build(dict(neck)).state_dict()
+    assert derived.keys() == {name.removeprefix("neck.") for name in saved if name.startswith("neck.")}
+    detector = init_detector(str(file), str(coco / "work" / "epoch_1.pth"), device="cpu")
+    assert all(torch.equal(value, saved[name]) for name, value in detector.state_dict().items())
+    images = [str(coco / "images" / f"{i}.png") for i in range(4)]
+    found = inference_detector(detector, images)
+    assert average_precision(coco / "instances.json", found) == pytest.approx(logged[0], abs=1e-3)

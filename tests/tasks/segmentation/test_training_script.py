@@ -14,9 +14,10 @@ import tasks.segmentation  # noqa: F401
 from search.registry import MODELS
 from search.space import save
 from search.supernet import record
-from tests.tasks.scripts import python, tool, write_config
+from tests.tasks.scripts import WITH_OPERATIONS, python, tool, write_config
 from tests.tasks.segmentation.test_downstream import SIZE, deeplab, three_levels
 
+pytestmark = pytest.mark.upstream
 CLASSES = 19
 SCRIPT = """
 import sys
@@ -115,7 +116,7 @@ def test_mmseg_trains_validates_and_infers(cityscapes):
     script = cityscapes / "infer.py"
     script.write_text(SCRIPT)
     image = cityscapes / "leftImg8bit" / "val" / "town" / "town_0_leftImg8bit.png"
-    assert "INFERRED" in python(script, file, cityscapes / "work" / "iter_2.pth", image, cwd=cityscapes)
+    assert "INFERRED" in python(*WITH_OPERATIONS, script, file, cityscapes / "work" / "iter_2.pth", image, cwd=cityscapes)
 
 
 def test_mmseg_trains_what_a_search_left_behind(cityscapes):
