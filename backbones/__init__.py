@@ -13,6 +13,7 @@ from backbones import (
     fna,
     mbconv,
     mobilenet,
+    nas_fcos,
     nas_fpn,
     nasnet,
     nsga_net,
@@ -32,6 +33,7 @@ from backbones.cell_net import CellNet
 from backbones.chain_net import ChainNet
 from backbones.dense_prediction_cell import DensePredictionCell
 from backbones.head_cell import HeadCell
+from backbones.nas_fcos import NASFCOSNeck
 from backbones.nas_fpn import NASFPN
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "ChainNet",
     "DensePredictionCell",
     "HeadCell",
+    "NASFCOSNeck",
     "atomnas",
     "auto_deeplab",
     "autonl",
@@ -54,6 +57,7 @@ __all__ = [
     "fna",
     "mbconv",
     "mobilenet",
+    "nas_fcos",
     "nas_fpn",
     "nasnet",
     "nsga_net",

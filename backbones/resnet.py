@@ -1,5 +1,5 @@
 """ResNet-50 (arXiv 1512.03385) with the stride on the 3x3 convolution ("v1.5"), as the slimmable networks (1812.08928) scale
-it and AutoSlim (1903.11728) searches its widths.
+it and AutoSlim (1903.11728) searches its widths; and with it on the first one, as in the paper.
 
 Facts are from the authors' code, JiahuiYu/slimmable_networks at 5dc14d0.
 """
@@ -25,7 +25,8 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 with the stride, 1x1, added to a shortcut (section 4.1, figure 5).
 
     Torchvision's block has one width for both inner convolutions, a quarter of c_out; this one has what `hidden` says: one
-    width or two. `project`: whether the shortcut is a 1x1 convolution, by default where shapes differ.
+    width or two. `project`: whether the shortcut is a 1x1 convolution, by default where shapes differ. `early`: whether the
+    first convolution has the stride.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Bottleneck(nn.Module):
         *,
         hidden: int | tuple[int, int],
         project: bool | None = None,
+        early: bool = False,
         activation: str = "relu",
         drop_path: float = 0.0,
     ) -> None:
@@ -45,8 +47,8 @@ class Bottleneck(nn.Module):
         if differ and project is False:
             raise ValueError(f"from {c_in} to {c_out} channels at stride {stride} a shortcut has to project")
         self.layers = nn.Sequential(
-            conv(c_in, first, 1, 1, activation),
-            conv(first, second, 3, stride, activation),
+            conv(c_in, first, 1, stride if early else 1, activation),
+            conv(first, second, 3, 1 if early else stride, activation),
             conv(second, c_out, 1, 1, "identity"),
         )
         projects = differ if project is None else project
@@ -65,12 +67,15 @@ def resnet50(spec: Mapping) -> dict:
     return classifier(resnet(REPEATS, spec["width_mult"]), spec)
 
 
-def resnet(repeats: Sequence[int], width: float = 1.0) -> dict:
-    """The config of a ResNet of bottlenecks, so many in each of its four stages; levels 0 to 3 have strides 4 to 32."""
+def resnet(repeats: Sequence[int], width: float = 1.0, early: bool = False) -> dict:
+    """The config of a ResNet of bottlenecks, so many in each of its four stages; levels 0 to 3 have strides 4 to 32.
+
+    `early`: with the strides on blocks' first convolutions.
+    """
     stages = []
     for index, (repeat, channels) in enumerate(zip(repeats, WIDTHS, strict=True)):
         out = int(EXPANSION * channels * width)
-        ops = dict(type="bottleneck", hidden=out // EXPANSION)
+        ops = dict(type="bottleneck", hidden=out // EXPANSION, **(dict(early=True) if early else {}))
         stages.append(dict(channels=out, stride=1 if index == 0 else 2, depth=repeat, ops=ops))
     return _chain(int(WIDTHS[0] * width), stages)
 

@@ -14,10 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 SCHEMAS: dict[str, Callable[[Mapping], dict]] = {}
-# schemas that are read with the task they belong to
-LATER: Mapping[str, str] = {
-    "nas_fcos": "detection",
-}
 
 
 class NotBuildable(ValueError):
@@ -62,8 +58,6 @@ def model_config(spec: Mapping) -> dict:
     if not isinstance(spec, Mapping) or not isinstance(spec.get("schema"), str):
         raise ValueError(f"a specification is an object with a schema name, not {str(spec)[:80]}")
     name = spec["schema"]
-    if name in LATER:
-        raise NotBuildable(f"networks of schema {name!r}, of the task of {LATER[name]}, aren't built yet")
     if name not in SCHEMAS:
         raise ValueError(f"schema {name!r} is unknown; known are {', '.join(sorted(SCHEMAS))}")
     try:

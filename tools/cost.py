@@ -1,4 +1,4 @@
-"""Count parameters and multiply-adds: of a published network, an architecture file, a config's model, or all published ones.
+"""Count parameters, multiply-adds and activations: of a published network or all, an architecture file, a config's model.
 
 python tools/cost.py NAME_OR_JSON [--shape 3 224 224] [--json]   a published network, or an architecture file
 python tools/cost.py --spec ROW.json                             rows in the published schemas
@@ -201,6 +201,7 @@ def result_of(row: dict, args: argparse.Namespace) -> dict:
             "family": row.get("family", ""),
             "params": None,
             "macs": None,
+            "activations": None,
             "input_size": [3, *row["input_size"]] if row.get("input_size") else None,
             "convention": None,
             "published": {key: value for key, value in printed.items() if value},
@@ -216,17 +217,18 @@ def show(results: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from search.cost import CONVENTIONS, PARAMS
+    from search.cost import ACTIVATIONS, CONVENTIONS, PARAMS
 
-    table = Table()
-    for column in ("network", "input", "params (M)", "printed", "", "MACs (M)", "printed", "", "counted as", "remarks"):
-        table.add_column(column, justify="right" if column in ("params (M)", "MACs (M)", "printed") else "left")
+    table, numbers = Table(), ("params (M)", "MACs (M)", "acts (M)", "printed")
+    for column in ("network", "input", *numbers[::3], "", "MACs (M)", "printed", "", "acts (M)", "counted as", "remarks"):
+        table.add_column(column, justify="right" if column in numbers else "left")
     for result in results:
         cells = [result["name"], "x".join(map(str, (result["input_size"] or [])[-2:]))]
         for figure, digits in (("params", 4), ("macs", 2)):
             value = result[figure]
             cells += ["-" if value is None else f"{value / 1e6:.{digits}f}", result["published"].get(figure, "-")]
             cells.append(verdict(result, figure))
+        cells.append("-" if result["activations"] is None else f"{result['activations'] / 1e6:.2f}")
         if "missing" in result:
             cells += ["-", result["missing"]]
         else:
@@ -238,6 +240,7 @@ def show(results: list[dict]) -> None:
     used = {result["convention"] for result in results} - {None}
     for name in sorted(used):
         console.print(f"{name}: {CONVENTIONS[name]}")
+    console.print(f"acts: {ACTIVATIONS}")
     for name in sorted({result.get("params_convention", "all") for result in results} - {"all"}):
         console.print(f"params {name}: {PARAMS[name]}")
     if len(results) > 1:

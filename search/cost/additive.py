@@ -98,7 +98,7 @@ def learn(
     space: Space,
     itemise: Itemise,
     *,
-    metrics: Sequence[str] = ("macs", "params"),
+    metrics: Sequence[str] = ("macs", "params", "activations"),
     seed: int = 0,
     quiet: int = 20,
     most: int = 400,

@@ -1,7 +1,8 @@
-"""Parameters and multiply-adds of any built model, at any input size, counted on the meta device.
+"""Parameters, multiply-adds and activations of any built model, at any input size, counted on the meta device.
 
 How operations are counted (``CONVENTIONS``):
-- ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not counted.
+- ``macs``, the default: one multiply-add counts one; convolutions and matrix products only, biases not counted. A deformable
+  convolution counts as a plain one, and the one that makes its offsets too; what is read between pixels doesn't.
 - ``macs+atrous``: with maps under atrous convolutions padded to a multiple of the rate, as TensorFlow computes them
   (Auto-DeepLab).
 - ``macs+pool``: plus the elements that global average pools read, in squeeze-excitations and before the
@@ -14,6 +15,11 @@ How operations are counted (``CONVENTIONS``):
 How parameters are counted (``PARAMS``): ``all`` weights, biases and affine parameters of norms, not buffers, each
 shared parameter once; or without some of them, as papers do. Auxiliary heads (submodules whose class says
 ``auxiliary_head = True``) are counted in neither, save by ``with auxiliary``.
+How activations are counted (``ACTIVATIONS``): the numbers in the outputs of convolutions and matrix products, of one image
+(Radosavovic et al., arXiv 2003.13678; Dollar et al., 2103.06877), whatever the convention. Where the operations
+between them work in place, four bytes each are what a float32 forward keeps of them for its backward. Not the most that
+inference holds at once: that depends on which of a network's places is the largest, so it is no sum that a search by
+gradients could be pulled by.
 
 Why the meta device: no memory and no arithmetic, and on real CPU tensors fused attention would count nothing.
 """
@@ -26,10 +32,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torchvision  # noqa: F401  (registers its operations)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 CONVENTIONS: Mapping[str, str] = {
     "macs": "multiply-adds (one counts one) of convolutions and matrix products, without auxiliary heads",
@@ -44,6 +52,7 @@ PARAMS: Mapping[str, str] = {
     "weights": "weights of convolutions and linear layers",
     "with auxiliary": "all, and those of auxiliary heads",
 }
+ACTIVATIONS = "numbers in the outputs of convolutions and matrix products, of one image, without auxiliary heads"
 _ATEN = torch.ops.aten
 _NORMS = (_ATEN.native_batch_norm, _ATEN._native_batch_norm_legit_no_training)
 _GLOBAL_POOLS = (_ATEN._adaptive_avg_pool2d, _ATEN.mean)
@@ -55,10 +64,11 @@ FORWARDS: dict[type[nn.Module], Callable[[Any, Tensor], Any]] = {}
 
 @dataclass(frozen=True)
 class Cost:
-    """``params`` and ``macs`` as plain numbers (not millions), for one input of ``input_size`` (C, H, W)."""
+    """``params``, ``macs`` and ``activations`` as plain numbers (not millions), for one input of ``input_size`` (C, H, W)."""
 
     params: int
     macs: int
+    activations: int
     input_size: tuple[int, ...]
     convention: str
     params_convention: str = "all"
@@ -78,6 +88,29 @@ class _HostScalars(TorchFunctionMode):
         if func is torch.linspace:
             kwargs["device"] = "cpu"
         return func(*args, **kwargs)
+
+
+class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the activations of what runs inside."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.total += activations_of(func, result)
+        return result
+
+
+def activations_of(func: Any, result: Any) -> int:
+    """Numbers in what a convolution or a matrix product made; 0 for other operations."""
+    if func._overloadpacket not in flop_registry:
+        return 0
+    output = result[0] if isinstance(result, tuple | list) else result
+    return int(output.numel())
 
 
 def build_on_meta(builder: Callable[[], nn.Module]) -> nn.Module:
@@ -131,10 +164,10 @@ def count(
     for formula in formulas.values():
         # asks the counter for tensors in place of their shapes
         formula.__dict__["_get_raw"] = True
-    counter = FlopCounterMode(display=False, custom_mapping=formulas)
+    counter, activations = FlopCounterMode(display=False, custom_mapping=formulas), _Activations()
     try:
         x = torch.empty(1, *input_size, device="meta", dtype=_dtype(meta))
-        with torch.no_grad(), counter, _left_out(meta, counter) as left_out:
+        with torch.no_grad(), activations, counter, _left_out(meta, counter, activations) as left_out:
             if forward is None:
                 run_on(meta, x)
             else:
@@ -144,7 +177,7 @@ def count(
         raise ValueError(f"the network can't run on images of {size}: {str(error).splitlines()[0]}") from error
     flops = counter.get_total_flops() - left_out[0]
     assert flops % 2 == 0, "a multiply-add counts two"
-    return Cost(count_params(meta, params), flops // 2, input_size, convention, params)
+    return Cost(count_params(meta, params), flops // 2, activations.total - left_out[1], input_size, convention, params)
 
 
 def run_on(model: nn.Module, images: Tensor) -> Any:
@@ -174,16 +207,17 @@ def _dtype(model: nn.Module) -> torch.dtype:
 
 
 @contextmanager
-def _left_out(model: nn.Module, counter: FlopCounterMode) -> Iterator[list[int]]:
-    """[operations counted inside auxiliary heads], for one that also runs in eval mode."""
-    total, before = [0], [0]
+def _left_out(model: nn.Module, counter: FlopCounterMode, activations: _Activations) -> Iterator[list[int]]:
+    """[operations, activations] counted inside auxiliary heads, for one that also runs in eval mode."""
+    total, before = [0, 0], [0, 0]
     handles = []
 
     def enter(*_: Any) -> None:
-        before[0] = counter.get_total_flops()
+        before[:] = counter.get_total_flops(), activations.total
 
     def leave(*_: Any) -> None:
-        total[0] += counter.get_total_flops() - before[0]
+        now = counter.get_total_flops(), activations.total
+        total[:] = [left + after - start for left, after, start in zip(total, now, before, strict=True)]
 
     for module in model.modules():
         if is_auxiliary(module):
@@ -214,6 +248,12 @@ def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
             **dict.fromkeys((*_GLOBAL_POOLS, _ATEN.avg_pool2d), _elements(lambda x, y: 3 * y)),
         }
     return {}
+
+
+@register_flop_formula(torch.ops.torchvision.deform_conv2d)
+def _deformable_convolution(x_shape: Any, weight_shape: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Twice the multiply-adds of a deformable convolution, those of a plain one."""
+    return 2 * int(math.prod(out_shape) * math.prod(weight_shape[1:]))
 
 
 def _padded_convolution(x: Tensor, weight: Tensor, *settings: Any, out_val: Tensor, **_: Any) -> int:

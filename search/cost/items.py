@@ -3,7 +3,8 @@
 One architecture's network is built narrow on the meta device and run there once. Where a mixed operation runs its one option,
 the others are built too and run on the same shapes (`search.cost.offers`), so nothing of a family needs to be known.
 
-Metrics: "macs" (multiply-adds, as `search.cost.count` counts them), "params", and with a table "latency" (milliseconds).
+Metrics: "macs" (multiply-adds) and "activations", as `search.cost.count` counts them, "params", and with a table "latency"
+(milliseconds).
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ class Itemiser:
     def __call__(self, architecture: Mapping[str, object]) -> list[Item]:
         """All that cost anything, each once."""
         found = _Network(self, *traced(self.build, architecture, self.input_size))
-        items = [*found.macs(found.network), *found.params(found.model, ""), *found.latency()]
+        run = (item for metric in ("macs", "activations") for item in found.run(metric, found.network))
+        items = [*run, *found.params(found.model, ""), *found.latency()]
         return [item for item in dict.fromkeys(items) if any(amount for _, amount in item.amounts)]
 
 
@@ -74,22 +76,22 @@ class _Network:
         assert isinstance(module, MixedOp)
         return self.owner.candidates(self.pick, module, call)
 
-    def macs(self, call: Call) -> Iterator[Item]:
-        """By calls: innermost ones, and what the others do between those inside."""
+    def run(self, metric: str, call: Call) -> Iterator[Item]:
+        """By calls, multiply-adds or activations: innermost ones, and what the others do between those inside."""
         module = self.model.get_submodule(call.path.partition("#")[0])
         if is_auxiliary(module):
             return
         options = self._options(module, call)
         if options is not None:
-            amounts = tuple((option, float(known.macs)) for option, known in options.items())
-            yield Item("macs", call.path, str(call.shapes), call.choice, amounts)
+            amounts = tuple((option, float(getattr(known, metric))) for option, known in options.items())
+            yield Item(metric, call.path, str(call.shapes), call.choice, amounts)
         elif call.is_innermost():
-            yield _fixed("macs", call.path, call.work, call.macs)
+            yield _fixed(metric, call.path, call.work, getattr(call, metric))
         else:
-            own = call.macs - sum(inner.macs for inner in call.calls)
-            yield _fixed("macs", call.path, f"{own} of its own", own)
+            own = getattr(call, metric) - sum(getattr(inner, metric) for inner in call.calls)
+            yield _fixed(metric, call.path, f"{own} of its own", own)
             for inner in call.calls:
-                yield from self.macs(inner)
+                yield from self.run(metric, inner)
 
     def params(self, module: nn.Module, path: str, seen: set[int] | None = None) -> Iterator[Item]:
         """By modules; a parameter that several share is its first owner's."""

@@ -39,10 +39,11 @@ class Offering(Fix):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One option in one place: its parameters and, if it runs there, its multiply-adds and its work (see `Call`)."""
+    """One option in one place: its parameters and, if it runs there, its multiply-adds, activations and work (see `Call`)."""
 
     params: int
     macs: int
+    activations: int
     work: str
 
 
@@ -93,4 +94,5 @@ class Candidates:
 
 
 def _candidate(module: nn.Module, run: Call | None) -> Candidate:
-    return Candidate(count_params(module), run.macs if run is not None else 0, run.work if run is not None else "")
+    params = count_params(module)
+    return Candidate(params, 0, 0, "") if run is None else Candidate(params, run.macs, run.activations, run.work)

@@ -51,8 +51,8 @@ def counted(
 ) -> dict[str, Any]:
     """Count what ``build`` makes and compare with the row's print.
 
-    Returns plain values: ``params``, ``macs``, ``input_size``, ``convention``, ``params_convention``; for each of
-    params and macs that was printed, its text in ``published``, its ``difference`` (relative) and ``status``; and
+    Returns plain values: ``params``, ``macs``, ``activations``, ``input_size``, ``convention``, ``params_convention``; for each
+    of params and macs that was printed, its text in ``published``, its ``difference`` (relative) and ``status``; and
     ``remarks``. ``convention`` replaces that of the source, for parameters too (then all are counted).
     """
     params_by, macs_by = conventions_of(row) if convention is None else ("all", convention)
@@ -62,6 +62,7 @@ def counted(
         "family": row.get("family", ""),
         "params": cost.params,
         "macs": cost.macs,
+        "activations": cost.activations,
         "input_size": list(cost.input_size),
         "convention": cost.convention,
         "params_convention": cost.params_convention,

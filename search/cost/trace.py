@@ -1,4 +1,5 @@
-"""One run of a network on the meta device, written down call by call: what runs, on which shapes, at how many multiply-adds.
+"""One run of a network on the meta device, written down call by call: what runs, on which shapes, at how many multiply-adds and
+activations.
 
 Every call of a module is recorded with its *work*: a digest of the tensor operations below it, with their shapes and settings.
 Calls of equal work take equal time and equally many multiply-adds, wherever they are.
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from search.cost.count import is_auxiliary, run_on
+from search.cost.count import activations_of, is_auxiliary, run_on
 from search.supernet import MixedOp
 
 
@@ -25,7 +26,7 @@ class Call:
     """One call of a module: its `path` in the network (with '#2' at its second call), arguments as meta tensors, `work`.
 
     `choice` and `option` of a mixed operation, else None and the class's name. `calls`: of the modules inside, in order.
-    `macs`: multiply-adds of one image or batch, as `count` counts them, all calls inside included, auxiliary heads not.
+    `macs`, `activations`: of one image or batch, as `count` counts them, all calls inside included, auxiliary heads not.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Call:
     kwargs: Mapping[str, Any]
     work: str = ""
     macs: int = 0
+    activations: int = 0
     calls: list[Call] = field(default_factory=list)
 
     @property
@@ -64,9 +66,11 @@ class Call:
                 yield from call.innermost()
 
 
-# by an operation and the strides of what it is given: the layouts of what it makes, and its multiply-adds. Networks of a space
+# multiply-adds and activations
+Amounts = tuple[int, int]
+# by an operation and the strides of what it is given: the layouts of what it makes, and its amounts. Networks of a space
 # repeat each other, and on the meta device most of the time goes into working these out.
-_RESULTS: dict[tuple[str, str], tuple[list[Any], int]] = {}
+_RESULTS: dict[tuple[str, str], tuple[list[Any], Amounts]] = {}
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -76,11 +80,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.root = Call("", "", None, (), {})
         self._counter = counter
-        # a call, and what had run when it began: operations, and multiply-adds as `_counted`
-        self._open: list[tuple[Call, int, int]] = [(self.root, 0, 0)]
+        # a call, and what had run when it began: operations, and amounts as `_counted`
+        self._open: list[tuple[Call, int, Amounts]] = [(self.root, 0, (0, 0))]
         self._operations: list[str] = []
         self._times: dict[str, int] = {}
-        self._macs = self._auxiliary = 0
+        self._counted: Amounts = (0, 0)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -89,21 +93,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._operations.append(written)
         key = written, str([tensor.stride() for tensor in _tensors([args, kwargs])])
         if key in _RESULTS:
-            layouts, macs = _RESULTS[key]
+            layouts, amounts = _RESULTS[key]
             made = [torch.empty_strided(shape, stride, dtype=dtype, device="meta") for shape, stride, dtype in layouts]
-            self._macs += macs
+            self._counted = _sum(self._counted, amounts)
             return made[0] if len(func._schema.returns) == 1 else tuple(made)
         before = self._counter.get_total_flops()
         result = func(*args, **(kwargs or {}))
-        macs = (self._counter.get_total_flops() - before) // 2
-        self._macs += macs
+        amounts = (self._counter.get_total_flops() - before) // 2, activations_of(func, result)
+        self._counted = _sum(self._counted, amounts)
         outputs = result if isinstance(result, tuple) else (result,)
         if _makes_tensors(func) and all(isinstance(y, Tensor) and y.is_meta for y in outputs):
-            _RESULTS[key] = [(y.shape, y.stride(), y.dtype) for y in outputs], macs
+            _RESULTS[key] = [(y.shape, y.stride(), y.dtype) for y in outputs], amounts
         return result
-
-    def _counted(self) -> int:
-        return self._macs - self._auxiliary
 
     def enter(self, path: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         times = self._times[path] = self._times.get(path, 0) + 1
@@ -112,21 +113,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             name, choice = next(iter(module.ops)), module.choice
         call = Call(path if times == 1 else f"{path}#{times}", name, choice, args, kwargs)
         self._open[-1][0].calls.append(call)
-        self._open.append((call, len(self._operations), self._counted()))
+        self._open.append((call, len(self._operations), self._counted))
 
     def finished(self) -> Call:
         """The whole run, which need not be one call of the model."""
         if [call.path for call in self.root.calls] == [""]:
             return self.root.calls[0]
-        self.root.work, self.root.macs = _digest(self._operations), self._counted()
+        self.root.work, (self.root.macs, self.root.activations) = _digest(self._operations), self._counted
         return self.root
 
     def leave(self, module: nn.Module, *_: Any) -> None:
         call, start, before = self._open.pop()
         call.work = _digest(self._operations[start:])
         if is_auxiliary(module):
-            self._auxiliary += self._counted() - before
-        call.macs = self._counted() - before
+            self._counted = before
+        call.macs, call.activations = (now - then for now, then in zip(self._counted, before, strict=True))
 
 
 def trace(model: nn.Module, *inputs: Any) -> Call:
@@ -156,6 +157,10 @@ def trace(model: nn.Module, *inputs: Any) -> Call:
         for handle in handles:
             handle.remove()
     return recorder.finished()
+
+
+def _sum(one: Amounts, other: Amounts) -> Amounts:
+    return one[0] + other[0], one[1] + other[1]
 
 
 def _makes_tensors(func: Any) -> bool:

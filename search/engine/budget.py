@@ -1,8 +1,8 @@
-"""What a found network may cost: ``budget = dict(macs=300e6, params=5e6, latency=20.0, table='T.json')``.
+"""What a found network may cost: ``budget = dict(macs=300e6, params=5e6, activations=11e6, latency=20.0, table='T.json')``.
 
 Counted is the whole network of an architecture (backbone, neck and heads) as it is fed in validation, by the one function that
-summaries and ``tools/cost.py`` use; latency is predicted from a table of ``tools/latency.py``, so that it is the same on every
-machine.
+summaries and ``tools/cost.py`` use, of one image; latency is predicted from a table of ``tools/latency.py``, so that it is the
+same on every machine. Activations (`search.cost.count`) are a number of numbers, or their memory in float32: ``'44MB'``.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any
 from search.cost.latency_table import LatencyTable
 from search.cost.latency_table import load as load_table
 from search.cost.operations import Networks, cost_of
+from search.cost.planner import parse_bytes, say_bytes
 from search.space import Architecture, Space
 from search.strategies.within import NothingWithin
 
@@ -24,7 +25,9 @@ from .errors import BudgetError, UserError, whole_number
 from .networks import networks_of
 from .run import adapter_of
 
-METRICS = {"macs": "multiply-adds", "params": "parameters", "latency": "ms"}
+METRICS = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency": "ms"}
+# of an activation, float32
+_BYTES = 4
 # draws in a row that may be over the budget
 TRIES = 500
 
@@ -54,6 +57,8 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     if not isinstance(given, Mapping):
         raise UserError(f"budget={given!r} must be a group such as dict(macs=300e6, params=5e6).")
     given = dict(given)
+    if isinstance(given.get("activations"), str):
+        given["activations"] = _activations(given["activations"])
     limits = {metric: _number(metric, given[metric]) for metric in METRICS if given.get(metric) is not None}
     if not limits:
         raise UserError(f"budget limits nothing: give one or more of {', '.join(METRICS)}, or leave it out.")
@@ -75,6 +80,13 @@ def settings_of(given: Mapping[str, Any]) -> Settings:
     return Settings(
         limits, None if table is None else str(table), size, weight, _number("rate", given.get("rate", Settings.rate), 0)
     )
+
+
+def _activations(memory: str) -> float:
+    try:
+        return parse_bytes(memory) / _BYTES
+    except ValueError as error:
+        raise UserError(f"budget.activations={error}; or a number of activations, such as 11e6.") from error
 
 
 def _number(name: str, value: Any, least: float = math.ulp(0.0)) -> float:
@@ -116,10 +128,10 @@ class Budget:
         return self.settings.limits
 
     def figures(self, architecture: Architecture) -> dict[str, float]:
-        """Parameters, multiply-adds and, with a table, milliseconds of an architecture's whole network."""
+        """Parameters, multiply-adds, activations and, with a table, milliseconds of an architecture's whole network."""
         if architecture not in self._counted:
             cost = cost_of(self.networks, architecture, self.input_size)
-            found: dict[str, float] = {"macs": cost.macs, "params": cost.params}
+            found: dict[str, float] = {"macs": cost.macs, "params": cost.params, "activations": cost.activations}
             if self.table is not None:
                 found["latency"] = self.table.predict(self.networks, architecture)
             self._counted[architecture] = found
@@ -159,8 +171,11 @@ def budget_is_the_users(budget: Budget | None) -> Iterator[None]:
 
 
 def number_text(metric: str, value: float) -> str:
-    """A figure with its unit."""
-    return f"{value:.6g} ms" if metric == "latency" else f"{value:,.0f} {METRICS[metric]}"
+    """A figure with its unit; of activations their memory too."""
+    if metric == "latency":
+        return f"{value:.6g} ms"
+    memory = f" ({say_bytes(_BYTES * value)} in float32)" if metric == "activations" else ""
+    return f"{value:,.0f} {METRICS[metric]}{memory}"
 
 
 def size_text(size: tuple[int, ...]) -> str:

@@ -37,12 +37,12 @@ from search.space.decode import Penalties
 from search.strategies.constrained import Found, cheapest, likeliest
 from search.strategies.gradient import GradientStrategy
 
-from .budget import Budget, number_text, size_text
+from .budget import METRICS, Budget, number_text, size_text
 from .errors import BudgetError, UserError
 
 # how often the limits of a sum that isn't exact are lowered by what counting finds
 _TRIES = 8
-_BELOW = {"macs": "has fewer than", "params": "has fewer than", "latency": "takes less than"}
+_BELOW = dict.fromkeys(METRICS, "has fewer than") | {"latency": "takes less than"}
 
 
 @dataclass
@@ -83,7 +83,7 @@ class BudgetedSearch:
         if penalties is None:
             raise UserError(f"{strategy.name} decodes in its own way, which can't be kept within a budget: leave out budget.")
         tell(f"budget: counting networks of the space at {size_text(budget.input_size)}")
-        metrics = ("macs", "params") if budget.table is None else ("macs", "params", "latency")
+        metrics = [metric for metric in METRICS if metric != "latency" or budget.table is not None]
         itemise = Itemiser(budget.networks, budget.input_size, budget.table)
         cost = learn(space, itemise, metrics=metrics, seed=seed)
         tell(_learned(cost))

@@ -31,7 +31,7 @@ TOP_LEVEL: dict[str, str] = {
     "arch_dataloader": "images for the architecture's gradient",
     "arch_optimizer": "the optimiser of the architecture's logits",
     "score": "the metric that decides: key and rule",
-    "budget": "what a found network may cost: macs, params, latency",
+    "budget": "what a found network may cost: macs, params, activations, latency",
     "executor": "where a sampling strategy's trials run (type), how many at a time (jobs), threads, retries",
     "compile": "torch.compile, true or its options",
     # mmengine's Runner's

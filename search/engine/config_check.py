@@ -67,7 +67,7 @@ TOP: dict[str, Place] = {
     "model_wrapper_cfg": Place(mm.MODEL_WRAPPERS),
     "tta_pipeline": Place(ours.TRANSFORMS),
     "splits": Place(keys=_words("weights architecture train validation seed per_class images")),
-    "budget": Place(keys=_words("macs params latency table input_size weight rate")),
+    "budget": Place(keys=_words("macs params activations latency table input_size weight rate")),
     "executor": Place(keys=_words("type jobs threads retries retry_failed address gpus")),
     "score": Place(keys=_words("key rule")),
     "randomness": Place(keys=_words("seed diff_rank_seed deterministic")),

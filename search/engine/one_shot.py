@@ -181,6 +181,8 @@ def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds
         provenance = {
             "strategy": runner.strategy.name,
             "seed": runner.seed,
+            "task": cfg.task,
+            "config": cfg.filename,
             "score": best.score,
             "cost": {key: derived[key] for key in ("params", "macs", "input_size", "convention")},
             "commit": summary["versions"]["commit"],
@@ -198,6 +200,7 @@ def _row(runner: OneShotRunner, trial: Trial) -> dict[str, Any]:
         "architecture": trial.architecture.to_json(),
         "params": cost.params,
         "macs": cost.macs,
+        "activations": cost.activations,
         "input_size": list(cost.input_size),
         "convention": cost.convention,
         "score_supernet": trial.score,

@@ -27,6 +27,8 @@ from .search_runner import SearchRunner, strategy_of
 
 SCORING = "search.SupernetValLoop"
 RANDOM = 6  # architectures drawn to be set beside the searched one
+# what an architecture file says of its network
+_COST = ("params", "macs", "activations", "latency", "input_size", "convention")
 
 
 def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
@@ -164,8 +166,10 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
         provenance = {
             "strategy": runner.strategy.name,
             "seed": runner.seed,
+            "task": cfg.task,
+            "config": cfg.filename,
             "score": derived["score_supernet"],
-            "cost": {k: derived[k] for k in ("params", "macs", "latency", "input_size", "convention") if k in derived},
+            "cost": {k: derived[k] for k in _COST if k in derived},
             "commit": summary["versions"]["commit"],
         }
         save_architecture(path, parts, provenance)
@@ -186,6 +190,7 @@ def _row(runner: SearchRunner, architecture: Architecture) -> dict[str, Any]:
         "architecture": architecture.to_json(),
         "params": cost.params,
         "macs": cost.macs,
+        "activations": cost.activations,
         "input_size": list(cost.input_size),
         "convention": cost.convention,
         "counted": CONVENTIONS[cost.convention],

@@ -181,6 +181,7 @@ def _finish(runner: ExactRunner, cfg: Config, work_dir: Path, input_size: tuple[
         "derived": {
             "params": cost.params,
             "macs": cost.macs,
+            "activations": cost.activations,
             "input_size": list(cost.input_size),
             "convention": cost.convention,
             "counted": CONVENTIONS[cost.convention],

@@ -267,6 +267,8 @@ def _finish(
     provenance = {
         "strategy": strategy.name,
         "seed": seed,
+        "task": cfg.task,
+        "config": cfg.filename,
         "score": best.score,
         "cost": {key: derived[key] for key in ("params", "macs", "input_size", "convention")},
         "commit": summary["versions"]["commit"],

@@ -8,7 +8,7 @@ from typing import Any
 from search.report.read import number
 from search.report.words import millions
 
-METRICS = {"macs": "multiply-adds", "params": "parameters", "latency": "latency"}
+METRICS = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency": "latency"}
 
 
 def section(summary: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -8,14 +8,14 @@ from decimal import Decimal
 import pytest
 
 from backbones.published import ARCHS, FOLDERS, config_of, find, published, read_rows, rows
-from backbones.spec import LATER, NotBuildable, model_config
+from backbones.spec import NotBuildable, model_config
 from search.cost.published import counted, input_size_of
 from search.registry import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = ARCHS.parents[1]
 ROWS = rows()
-SPECIFIED = [row for row in ROWS if row["spec"] is not None and row["spec"]["schema"] not in LATER]
+SPECIFIED = [row for row in ROWS if row["spec"] is not None]
 # schemas whose heads are mmdet's and mmseg's
 WITH_HEADS = ("mbv2_ops", "deeplabv3_sep", "squeezenas", "spinenet", "auto_deeplab", "dpc")
 
@@ -59,7 +59,6 @@ def test_row(row):
 def test_no_row_is_lost():
     assert len(ROWS) == len({row["name"] for row in ROWS}) >= 341
     assert sum(row["spec"] is not None for row in ROWS) >= 302
-    assert {row["spec"]["schema"] for row in ROWS if row["spec"]} >= set(LATER)
     for row in ROWS:
         assert row["licence"], row["name"]
 
@@ -129,8 +128,15 @@ def test_unknown_names_and_damaged_files_are_one_sentence(tmp_path):
         model_config({"schema": "mbconv", "stem": -8, "blocks": [], "head": 8})
     with pytest.raises(ValueError, match="known are"):
         model_config({"schema": "transformer"})
-    with pytest.raises(NotBuildable, match="detection"):
+    with pytest.raises(NotBuildable, match="doesn't say the backbone"):
         model_config({"schema": "nas_fcos"})
+    found = find("NAS-FCOS R50 NAS head (mmdet)")["spec"]
+    for change, says in [
+        ({"head": ["conv3x3"]}, "neither 'plain FCOS head' nor that of mmdet's NASFCOSHead"),
+        ({"fpn": {"cells": found["fpn"]["cells"][::-1]}}, "outputs must be f3, f4 and so on"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            model_config({**found, **change})
 
 
 def test_a_published_backbone_by_name_by_specification_and_by_file(tmp_path):

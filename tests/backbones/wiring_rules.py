@@ -107,6 +107,15 @@ def _convolution(recorder: Recorder, given: dict[str, Any], result: Tensor) -> V
     return Value(recorder.node("conv", result.shape, [source], kernel=list(kernel), bias=bias, **settings))
 
 
+def _deformable(recorder: Recorder, given: dict[str, Any], result: Tensor) -> Value:
+    bias = recorder.weight(given["bias"]) is not None
+    inputs = [recorder.read(given[name]) for name in ("input", "offset", "mask")]
+    names = [f"{name}_{side}" for name in ("stride", "pad", "dilation") for side in "hw"]
+    settings = {name: given[name] for name in (*names, "groups", "offset_groups", "use_mask")}
+    kernel = list(recorder.weight(given["weight"]))
+    return Value(recorder.node("deform_conv", result.shape, inputs, kernel=kernel, bias=bias, **settings))
+
+
 def _linear(recorder: Recorder, x: Tensor, c_out: int, c_in: int, bias: bool, result: Tensor) -> Value:
     return Value(recorder.node("linear", result.shape, [recorder.read(x)], c_in=c_in, c_out=c_out, bias=bias))
 
@@ -231,6 +240,7 @@ def _pad(recorder: Recorder, given: dict[str, Any], result: Tensor) -> Value:
 
 RULES: dict[str, Callable[[Recorder, dict[str, Any], Tensor], Value]] = {
     "convolution": _convolution,
+    "deform_conv2d": _deformable,
     "mm": _product,
     "bmm": _product,
     "addmm": _product,

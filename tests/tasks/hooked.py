@@ -1,8 +1,12 @@
-"""What the hooks of a test run ask of a runner."""
+"""What the hooks of a test run ask of a runner, and what hooks see of a forward."""
+
+from collections import Counter
 
 import torch
 from mmengine.config import ConfigDict
+from torch import nn
 
+from search.cost.count import run_on
 from search.registry import DATASETS, HOOKS
 
 
@@ -30,3 +34,18 @@ class Runner:
             yield outputs[0]
         for hook in built:
             hook.after_test(self)
+
+
+def outputs_of(model, images):
+    """Numbers in the outputs of each convolution and linear layer, by its name, of a real forward."""
+    made = Counter()
+    handles = [
+        layer.register_forward_hook(lambda layer, args, output, name=name: made.update({name: output.numel()}))
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear)
+    ]
+    with torch.no_grad():
+        run_on(model, images)
+    for handle in handles:
+        handle.remove()
+    return made

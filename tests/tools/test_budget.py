@@ -28,7 +28,7 @@ test_dataloader = dict(dataset=dict(scenes=scenes))
 splits = dict(images=14, weights=0.4, architecture=0.4, validation=0.2)
 strategy = dict(freeze_epochs=0)
 train_cfg = dict(max_epochs=1)
-budget = dict(macs={macs}, params=1e6)
+budget = dict(macs={macs}, params=1e6, activations='40MB')
 """
 
 
@@ -82,7 +82,13 @@ def test_a_segmentor_is_found_within_its_budget_or_not_at_all(tool, found, tmp_p
     found(0, config, tmp_path / "w")
     summary = json.loads((tmp_path / "w" / "summary.json").read_text())
     figures = counted(tool, capsys, tmp_path / "w", summary["derived"]["input_size"])
-    assert {key: figures[key] for key in ("macs", "params")} == {key: summary["derived"][key] for key in ("macs", "params")}
+    for key in ("macs", "params", "activations"):
+        assert figures[key] == summary["derived"][key]
+    assert summary["budget"]["limits"]["activations"] == {
+        **summary["budget"]["limits"]["activations"],
+        "limit": 10e6,
+        "derived": figures["activations"],
+    }
     assert least <= figures["macs"] <= 1.05 * least and summary["derived"]["input_size"] == [3, 48, 64]
     # a decode head of one stride, without which this is no network
     path = json.loads((tmp_path / "w" / "architecture.json").read_text())["parts"]["backbone"]["choices"]["path"]

@@ -79,7 +79,7 @@ def test_a_package_that_is_not_installed_is_named(tool, capsys, monkeypatch):
         (("--spec", {"name": "a", "spec": None}), "a: no public specification"),
         (
             ("--spec", {"name": "a", "spec": {"schema": "nas_fcos"}}),
-            "a: networks of schema 'nas_fcos', of the task of detection",
+            "a: the specification of schema 'nas_fcos' is of neck and head: it doesn't say the backbone",
         ),
         (("--spec", {**NARROW, "width_mult": -1}), "c_out=-32 of a convolution must be a positive whole number"),
         (("--spec", {**NARROW, "width_mult": "0.5"}), "is damaged"),

@@ -121,7 +121,7 @@ def test_latencies_are_those_that_the_table_predicts():
     build = Networks(trellis)
     found = survey(build, SIZE, quiet=3)
     table = measure_table(build, found, SIZE, timing=Timing(warmup=1, rounds=2, most_rounds=2, sample_ms=0), rest_networks=2)
-    cost = learn(record(build).space, Itemiser(build, SIZE, table), metrics=("macs", "params", "latency"))
+    cost = learn(record(build).space, Itemiser(build, SIZE, table), metrics=("macs", "params", "activations", "latency"))
     rng = random.Random(3)
     for architecture in [cost.space.sample(rng) for _ in range(6)]:
         assert cost.of(architecture)["latency"] == pytest.approx(table.predict(build, architecture), rel=1e-9)

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from backbones.cell_net import CellNet
-from search.cost import count, count_params
+from search.cost import bytes_kept, count, count_params
 
 
 def small():
@@ -26,12 +27,13 @@ def small():
 ARCHS = Path(__file__).resolve().parents[3] / "backbones" / "archs"
 PARAMS = 3 * 8 * 9 + 8 + 16 + 8 * 25 + 8 * 5 + 5
 MACS = 16 * 16 * 8 * 3 * 9 + 16 * 16 * 8 * 25 + 8 * 5
+ACTIVATIONS = 2 * 8 * 16 * 16 + 5
 
 
 @pytest.mark.parametrize("model", [small, small()], ids=["builder", "built"])
 def test_by_hand(model):
     cost = count(model, (3, 32, 32))
-    assert (cost.params, cost.macs) == (PARAMS, MACS)
+    assert (cost.params, cost.macs, cost.activations) == (PARAMS, MACS, ACTIVATIONS)
     assert (cost.input_size, cost.convention) == ((3, 32, 32), "macs")
 
 
@@ -87,6 +89,40 @@ def test_a_published_cell_in_both_conventions(channels, layers, stem, classes, s
     assert found == [pytest.approx(macs, abs=0.005), pytest.approx(legacy, abs=0.005)]
 
 
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("resnet50", 11.1),
+        ("resnet152", 22.6),
+        ("regnet_x_800mf", 5.1),
+        ("regnet_x_1_6gf", 7.9),
+        ("regnet_y_400mf", 3.9),
+        ("efficientnet_b0", 6.7),
+    ],
+)
+def test_published_activations(name, printed):
+    """Millions, as pycls' MODEL_ZOO.md prints them (facebookresearch/pycls at 1caf15b)."""
+    cost = count(getattr(torchvision.models, name)(), (3, 224, 224))
+    assert round(cost.activations / 1e6, 1) == printed
+
+
+@pytest.mark.parametrize("convention", ["macs", "macs+pool", "thop", "thop-legacy"])
+def test_activations_are_the_same_in_every_convention(convention):
+    assert count(small, (3, 32, 32), convention=convention).activations == ACTIVATIONS
+
+
+def test_training_keeps_the_images_and_every_activation():
+    def relu():
+        return nn.ReLU(inplace=True)
+
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), relu(), nn.Conv2d(8, 5, 3, padding=4, dilation=4), relu(), nn.ConvTranspose2d(5, 4, 2, 2), relu()
+    )
+    images = torch.randn(2, 3, 13, 9)
+    kept = bytes_kept(lambda: model(images).sum(), model.parameters())
+    assert kept == 4 * (images.numel() + 2 * count(model, (3, 13, 9)).activations)
+
+
 class Last(nn.Module):
     def forward(self, features):
         return features[-1]
@@ -116,6 +152,7 @@ def test_auxiliary_heads_are_not_counted_and_shared_parameters_once(always):
     cost = count(model, (3, 2, 2))
     assert cost.params == count_params(model) == 3 * 4 + 4 + 4 * 2 + 2
     assert cost.macs == 2 * 2 * 3 * 4 + 2 * 4 * 2
+    assert cost.activations == 2 * 2 * 4 + 2 + 2
 
 
 def test_the_model_is_left_alone():

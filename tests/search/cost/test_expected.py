@@ -59,7 +59,7 @@ def test_every_architecture_costs_what_is_counted(known):
     assert cost.exact and not any(any(errors) for errors in cost.errors.values())
     for architecture in [cost.space.sample(rng) for _ in range(12)]:
         counted = cost_of(build, architecture, SIZE)
-        assert cost.of(architecture) == {"macs": counted.macs, "params": counted.params}
+        assert cost.of(architecture) == {m: getattr(counted, m) for m in ("macs", "params", "activations")}
 
 
 @pytest.mark.parametrize("edges", [True, False])

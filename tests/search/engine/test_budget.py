@@ -25,8 +25,8 @@ from tests.search.engine import tiny
 
 SIZE = (3, 6, 6)
 # stem and classifier of the tiny network, which every architecture has, and one convolution
-FIXED = {"macs": 36 * 27 * 4 + 8 * 3, "params": 27 * 4 + 2 * 4 + 8 * 3 + 3}
-CONV = {"macs": 36 * 9 * 16, "params": 9 * 16 + 2 * 4}
+FIXED = {"macs": 36 * 27 * 4 + 8 * 3, "params": 27 * 4 + 2 * 4 + 8 * 3 + 3, "activations": 36 * 4 + 3}
+CONV = {"macs": 36 * 9 * 16, "params": 9 * 16 + 2 * 4, "activations": 36 * 4}
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,8 @@ def lines(folder):
         ({"params": 0}, "budget.params=0"),
         ({"macs": True}, "budget.macs=True"),
         ({"macs": "300M"}, "budget.macs='300M'"),
+        ({"activations": "44"}, "budget.activations='44' is not a size of memory: .* or a number of activations"),
+        ({"activations": 0}, "budget.activations=0 must be a number above 0"),
         ({"macs": float("nan")}, "budget.macs=nan"),
         ({"latency": 3.0}, "tools/latency.py"),
         ({"macs": 1e6, "table": "t.json"}, "of no use without budget.latency"),
@@ -97,7 +99,7 @@ def test_a_search_ends_within_its_budget_and_says_so(tmp_path):
     free = search(tiny.config(tmp_path / "free", epochs=2))
     assert free.summary["derived"]["macs"] >= FIXED["macs"] + CONV["macs"]
     limit = FIXED["macs"] + CONV["macs"] - 1
-    result = search(tiny.config(tmp_path / "bound", epochs=2, budget={"macs": limit, "params": 1e4}))
+    result = search(tiny.config(tmp_path / "bound", epochs=2, budget={"macs": limit, "params": 1e4, "activations": 1e3}))
     derived, found = result.summary["derived"], result.summary["budget"]
     assert derived["macs"] == cost_of(tiny_networks(), result.architecture, SIZE).macs <= limit
     assert found["limits"]["macs"]["derived"] == derived["macs"] and found["limits"]["macs"]["limit"] == limit
@@ -111,9 +113,9 @@ def test_a_search_ends_within_its_budget_and_says_so(tmp_path):
     budget = budget_of(tmp_path / "bound", spaces)
     drawn = comparison._draw(spaces, 9, budget)
     assert len(drawn) == 9 and all(budget.within(architecture) for parts in drawn for _, architecture in parts.values())
-    assert budget.limits == {"macs": limit, "params": 1e4} and budget.input_size == SIZE
+    assert budget.limits == {"macs": limit, "params": 1e4, "activations": 1e3} and budget.input_size == SIZE
     shown = section(result.summary)
-    assert [row[0] for row in shown["rows"]] == ["multiply-adds", "parameters"] and "3×6×6" in shown["text"]
+    assert [row[0] for row in shown["rows"]] == ["multiply-adds", "parameters", "activations"] and "3×6×6" in shown["text"]
 
 
 def test_the_whole_network_counts_not_the_searched_part(tmp_path):
@@ -126,6 +128,19 @@ def test_the_whole_network_counts_not_the_searched_part(tmp_path):
         assert not [f for f in (tmp_path / metric).iterdir() if f.suffix in (".jsonl", ".pth") or f.name == "architecture.json"]
     result = search(tiny.config(tmp_path / "macs", epochs=1, budget=FIXED))
     assert {key: result.summary["derived"][key] for key in FIXED} == FIXED
+
+
+def test_activations_are_kept_and_may_be_given_as_their_memory(tmp_path):
+    """The free decoding of this search has a convolution, and the budget is one number too small for its output."""
+    assert settings_of({"activations": "44.4MB"}).limits == {"activations": 11.1e6}
+    free = search(tiny.config(tmp_path / "free", epochs=2))
+    assert free.summary["derived"]["activations"] >= FIXED["activations"] + CONV["activations"]
+    # 290 numbers and three quarters of one
+    result = search(tiny.config(tmp_path / "bound", epochs=2, budget={"activations": "1163B"}))
+    assert result.summary["derived"]["activations"] == FIXED["activations"] < 1163 / 4 < 2 * 144 + 3
+    assert lines(tmp_path / "bound")[-1]["budget"]["activations"]["derived"] == FIXED["activations"]
+    provenance = json.loads((tmp_path / "bound" / "architecture.json").read_text())["provenance"]
+    assert provenance["cost"]["activations"] == FIXED["activations"]
 
 
 @pytest.fixture(scope="module")

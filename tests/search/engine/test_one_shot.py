@@ -195,6 +195,11 @@ def test_a_budget_bounds_what_is_scored(tmp_path, monkeypatch):
     assert space.size == 54
     found = search(config(tmp_path / "within", budget=dict(params=500)))
     assert all(row["cost"]["params"] <= 500 for row in lines(tmp_path / "within")[2:]) and found.summary["trials"] == TRIALS
+    # the stem's 144 and the classifier's 3 numbers, and those of a convolution
+    found = search(config(tmp_path / "activations", budget=dict(activations=2 * 144 + 3)))
+    rows = lines(tmp_path / "activations")[2:]
+    assert all(list(row["architecture"].values()).count("conv") <= 1 for row in rows) and found.summary["trials"] == TRIALS
+    assert found.summary["derived"]["activations"] in (147, 291)
     with pytest.raises(BudgetError, match="can't be met by drawing"):
         search(config(tmp_path / "none", budget=dict(params=1)))
 

@@ -127,10 +127,17 @@ def test_only_networks_within_a_budget_are_tried(tmp_path, searched):
     found = search(cfg)
     assert all(row["cost"]["params"] <= costs[0] for row in lines(tmp_path / "a"))
     assert found.summary["derived"]["params"] <= costs[0]
-    cfg = config(tmp_path / "b", trials=2)
-    cfg.budget = dict(params=1)
-    with pytest.raises(BudgetError, match=r"budget\.params=1 parameters can't be met by drawing"):
-        search(cfg)
+    for budget, says in (
+        (dict(params=1), r"budget\.params=1 parameters can't be met by drawing"),
+        (dict(activations="4B"), r"budget\.activations=1 activations \(0\.0 MB in float32\) can't be met by drawing"),
+    ):
+        cfg = config(tmp_path / next(iter(budget)), trials=2)
+        cfg.budget = budget
+        with pytest.raises(BudgetError, match=says):
+            search(cfg)
+    cfg = config(tmp_path / "b", trials=1)
+    cfg.budget = dict(activations=found.summary["derived"]["activations"])
+    assert search(cfg).summary["derived"]["activations"] <= cfg.budget.activations
 
 
 @pytest.mark.parametrize(

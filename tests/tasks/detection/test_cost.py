@@ -13,11 +13,18 @@ import tasks.detection  # noqa: F401, I001  (before mmdet's models)
 import mmdet.registry
 from mmengine.registry import init_default_scope
 from search.cost import count
+from search.cost.operations import narrow
+from search.engine.budget import Budget, settings_of
+from search.engine.budgeted_search import BudgetedSearch
 from search.engine.errors import UserError
+from search.engine.networks import networks_of
 from search.registry import MODELS
+from search.strategies import PCDARTS
+from search.supernet import ArchParams, record
 from tasks.detection.cost import on_fixed_boxes, stages_of
-from tests.tasks.detection.test_downstream import faster_rcnn
+from tests.tasks.detection.test_downstream import faster_rcnn, retinanet
 from tests.tasks.families import FAMILIES
+from tests.tasks.hooked import outputs_of
 
 CAFFE = dict(style="caffe", norm_cfg=dict(type="BN", requires_grad=False))
 
@@ -71,6 +78,51 @@ def test_a_box_head_is_counted_on_thousand_boxes():
     without = count(lambda: MODELS.build(model), (3, 64, 64), forward=lambda m, x: m.rpn_head(m.extract_feat(x))).macs
     per_box = 256 * 7 * 7 * 1024 + 1024 * 1024 + 1024 * (81 + 4 * 80)
     assert whole - without == 1000 * per_box
+
+
+@pytest.mark.parametrize("detector", [retinanet, faster_rcnn])
+def test_activations_are_what_a_real_forward_makes(detector):
+    torch.manual_seed(0)
+    backbone = FAMILIES["mobilenet_v2"]
+    model = MODELS.build(Config(detector(backbone, list(MODELS.build(backbone).out_channels)))).eval()
+    made = outputs_of(model, torch.randn(1, 3, 64, 96))
+    parts = {name.partition(".")[0] for name in made}
+    assert parts == {"backbone", "neck", *(["bbox_head"] if detector is retinanet else ["rpn_head", "roi_head"])}
+    assert sum(made.values()) == count(model, (3, 64, 96)).activations
+
+
+@pytest.mark.parametrize("detector", [retinanet, faster_rcnn])
+def test_a_budget_of_activations_binds_in_what_is_decoded(detector):
+    """One number too few for what is decoded freely; what takes its place makes as many as its real forward does."""
+    torch.manual_seed(0)
+    backbone, size = FAMILIES["mobilenet_v2"], (3, 64, 96)
+    channels = list(MODELS.build(backbone).out_channels)
+    neck = dict(type="search.AutoFPN", in_channels=channels, channels=16, start_level=2, fused=2, nodes=1)
+    networks = networks_of(Config(dict(detector(backbone, channels), neck=neck)))
+    spaces = record(networks).parts
+    (space,) = spaces.values()
+    # decoding takes convolutions
+    params = ArchParams(space, edge_logits=True)
+    for name, logit in params.logits.items():
+        options = [str(option) for option in space[name].options]
+        logit.data.copy_(torch.tensor([3.0 if "conv" in option else 0.0 for option in options]))
+    budget = Budget(settings_of({"activations": 1e9}), networks, spaces, size)
+    search = BudgetedSearch.prepared(budget, PCDARTS(freeze_epochs=0), space, params.probabilities(), 0)
+    free = search.decode(params.probabilities())
+    limit = budget.figures(free)["activations"] - 1
+    assert search.smallest["activations"] <= limit
+    budget.settings = settings_of({"activations": limit})
+    search = BudgetedSearch(budget, search.strategy, search.cost, search.expected, search.smallest, free, {"activations": 0.1})
+    found = search.decode(params.probabilities())
+    made = outputs_of(narrow(networks, found).eval(), torch.randn(1, *size))
+    assert found != free and sum(made.values()) == budget.figures(found)["activations"] <= limit
+    loss = {name: torch.randn_like(logit) for name, logit in params.logits.items()}
+    pulled = search.add_gradients(dict(loss), params.logits, params.probabilities())
+    with torch.no_grad():
+        before = search.line(params.logits, found)["activations"]["expected"]
+        for name, logit in params.logits.items():
+            logit -= 0.1 * (pulled[name] - loss[name])
+    assert search.line(params.logits, found)["activations"]["expected"] < before
 
 
 def test_every_map_gives_boxes_and_gets_gradients():
