@@ -25,7 +25,12 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; nothing slow is imported before it has been read."""
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, many = parser.add_argument, "KEY=VALUE"
-    add("searches", nargs="+", metavar="SEARCH_CONFIG", help="configs of searches over the same space")
+    add(
+        "searches",
+        nargs="+",
+        metavar="SEARCH_CONFIG",
+        help="configs of searches over the same space; processor times are set beside the first",
+    )
     add("--retrain", required=True, metavar="CONFIG", help="the recipe that trains every architecture")
     add("--work-dir", required=True, help="where all runs, compare.json and report.html are written")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of searches (default 0 1 2)")

@@ -18,3 +18,5 @@ model = dict(
 strategy = dict(freeze_epochs=4)
 train_cfg = dict(type="search.BilevelLoop", val_interval=4)
 optim_wrapper = dict(clip_grad=dict(max_norm=10))
+# batches are per process
+auto_scale_lr = dict(enable=True)

@@ -10,4 +10,4 @@ _base_ = [
 ]
 
 strategy = dict(trials=8000, population=100, sample=25, at_once=20)
-executor = dict(type="ray", jobs=20, threads=4, gpus=1)
+executor = dict(type="ray", jobs=20, threads=4, gpus=1, address="auto")

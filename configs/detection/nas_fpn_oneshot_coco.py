@@ -9,4 +9,8 @@ _base_ = [
     "../_base_/runtime/detection.py",
 ]
 
+# batches for the norms stay on the device: 1.3 GB
+strategy = dict(batches=50)
 train_cfg = dict(type="search.SinglePathLoop")
+# batches are per process
+auto_scale_lr = dict(enable=True)

@@ -23,8 +23,9 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             *(f"{value:.0f}" for value in seconds),
         )
     console.print(runs)
-    groups = Table(title="Groups: test scores; processor time of a search, and its ratio to the first group's")
-    first = next(iter(result["groups"].values()))["search_cpu_hours"]
+    reference = next(iter(result["groups"]))
+    first = result["groups"][reference]["search_cpu_hours"]
+    groups = Table(title=f"Groups: test scores; processor time of a search, and its ratio to that of {reference}")
     for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s", "search CPU-h"):
         groups.add_column(name, justify="left" if name == "group" else "right")
     for name, group in result["groups"].items():

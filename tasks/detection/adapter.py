@@ -89,11 +89,15 @@ class Detection:
     def input_size(self, cfg: Config) -> tuple[int, int, int]:
         """(C, H, W) of what the network is fed for the validation's first image; without one the training's, else the test's.
 
-        With the padding of the model's data preprocessor.
+        With the padding of the model's data preprocessor. A training's image is brought to size as those of the test are.
         """
         order = ("val_dataloader", *LOADERS)
-        dataset = next(d for name in order for d in datasets_of(cfg.get(name)))
-        channels, height, width = DATASETS.build(copy.deepcopy(dict(dataset)))[0]["inputs"].shape
+        dataset = copy.deepcopy(dict(next(d for name in order for d in datasets_of(cfg.get(name)))))
+        test = next(datasets_of(cfg.get("test_dataloader")), None)
+        if cfg.get("val_dataloader") is None and test is not None:
+            # a training's own transforms scale and cut at random
+            dataset |= {"pipeline": copy.deepcopy(test["pipeline"]), "test_mode": True}
+        channels, height, width = DATASETS.build(dataset)[0]["inputs"].shape
         return (channels, *pipelines.padded(cfg["model"], height, width))
 
     # what the memory planner asks

@@ -175,6 +175,10 @@ def test_without_validation(task, make_coco, tmp_path):
     assert images(search, "val_dataloader") == images(search, "arch_dataloader")
     retrain = task.prepare(config(root, RETRAIN, **options), tmp_path / "w2")
     assert retrain.val_dataloader is retrain.val_cfg is retrain.val_evaluator is None
+    # sizes that a training draws at random are none of the network's
+    resize = dict(type="RandomResize", scale=(192, 144), ratio_range=(0.3, 3.0), resize_type="mmdet.Resize")
+    retrain.train_dataloader.dataset.pipeline[2] = resize
+    assert {task.input_size(retrain) for _ in range(8)} == {(3, 160, 192)}
 
 
 def test_sync_bn_becomes_bn_on_cpu(task, make_coco, tmp_path, monkeypatch):

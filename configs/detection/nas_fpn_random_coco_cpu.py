@@ -1,0 +1,17 @@
+"""NAS-FPN by random search, every pyramid trained from scratch for 2 epochs, on any folder in COCO's
+layout, on 2 cores: --cfg-options data_root=FOLDER."""
+
+_base_ = [
+    "../_base_/data/coco_folder_cpu_retrain.py",
+    "../_base_/model/nas_fpn_small.py",
+    "../_base_/strategy/random_search.py",
+    "../_base_/schedule/detection_cpu_retrain.py",
+    "../_base_/runtime/detection.py",
+]
+
+strategy = dict(trials=30)
+# the proxy task of a trial: a short training
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = [
+    dict(type="CosineAnnealingLR", T_max=2, eta_min=1e-5, begin=0, end=2, by_epoch=True, convert_to_iter_based=True)
+]
