@@ -17,12 +17,14 @@ EPILOG = """A benchmark file lists entries, such as configs/benchmarks/detection
   ]
 
 Keys are name, config, arch (an architecture file, or a list where parts come from several), random (the seed of an
-architecture drawn from the config's space, instead of arch) and options (a list of key=value changes of the config). Files
-are named from the folder of the benchmark file. All entries must have the same task, test data and metric. An architecture
-may have been searched on another task: what counts is that its part is of the network's space.
+architecture drawn from the config's space, instead of arch) and options (a list of key=value changes of the config, before
+those of --cfg-options). Files are named from the folder of the benchmark file. All entries must have the same task, test data,
+treatment of labels, and metric. An architecture may have been searched on another task: what counts is that its part is of the
+network's space.
 
-Every entry is trained once per seed and tested once. The same command goes on where it was stopped: finished runs are kept,
-an interrupted one resumes from its checkpoint.
+Every entry is trained once per seed and tested once. From 4 seeds on, pairs are tested for differences by exact Mann-Whitney
+tests, which fewer seeds can't pass. The same command goes on where it was stopped: finished runs are kept, an interrupted one
+resumes from its checkpoint.
 
 exit codes:
   0    done; benchmark.json, benchmark.md and pareto.svg are in the work directory
@@ -47,14 +49,20 @@ def build_parser() -> argparse.ArgumentParser:
         help="an entry's architecture file, such as a search's architecture.json, in place of the entry's own; several of "
         "one name where its parts come from several files",
     )
-    add("--seeds", nargs="*", type=int, default=[0, 1, 2], help="every entry is trained with each of them (default 0 1 2)")
+    add(
+        "--seeds",
+        nargs="*",
+        type=int,
+        default=[0, 1, 2],
+        help="every entry is trained with each of them (default 0 1 2; tests of pairs need 4)",
+    )
     add(
         "--cfg-options",
         nargs="+",
         action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="changes of all configs, such as data_root=X",
+        help="changes of all configs, such as data_root=X; they win over an entry's own options",
     )
     add("--jobs", type=int, default=1, help="runs at a time, each in its own process (default 1; more disturb their times)")
     add("--threads", type=int, default=1, help="threads of each run and of the latencies (default 1)")

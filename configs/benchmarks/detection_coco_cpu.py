@@ -3,6 +3,9 @@
 "RetinaNet, cells" has a network searched on CIFAR-10 as its backbone; so it has that of any search of the cells' space, of
 whatever task: --arch "RetinaNet, cells=architecture.json". The same for the entries with searched necks.
 
+Pyramids have 64 channels. Those of "half width" have 32, a ResNet-18 of half its width, and batch norms in the head:
+NAS-FPN's cells and the plain pyramid stand there in one network and are to be compared with each other.
+
 --cfg-options data_root=FOLDER, and where its files aren't named as in configs/_base_/data/coco_folder_cpu_retrain.py also
 train_ann, val_ann, train_img and val_img.
 """
@@ -22,7 +25,7 @@ entries = [
     dict(name="FCOS, ResNet-18", config=f"{_detection}/fcos_resnet18_coco_cpu_retrain.py"),
     dict(name="Faster R-CNN, ResNet-18", config=f"{_detection}/faster_rcnn_resnet18_coco_cpu_retrain.py"),
     dict(
-        name="RetinaNet, MobileNetV2",
+        name="RetinaNet, MobileNetV2 0.5",
         config=f"{_detection}/retinanet_resnet18_coco_cpu_retrain.py",
         options=_mobilenet,
     ),
@@ -31,12 +34,13 @@ entries = [
         config=f"{_detection}/cells_coco_cpu_retrain.py",
         arch=f"{_archs}/darts_v2.json",
     ),
+    dict(name="RetinaNet, half width, FPN", config=f"{_detection}/fpn_small_coco_cpu_retrain.py"),
     dict(
-        name="RetinaNet, NAS-FPN",
+        name="RetinaNet, half width, NAS-FPN",
         config=f"{_detection}/nas_fpn_coco_cpu_retrain.py",
         arch=f"{_archs}/nas_fpn_cells.json",
     ),
-    dict(name="RetinaNet, NAS-FPN, random 0", config=f"{_detection}/nas_fpn_coco_cpu_retrain.py", random=0),
+    dict(name="RetinaNet, half width, NAS-FPN, random 0", config=f"{_detection}/nas_fpn_coco_cpu_retrain.py", random=0),
     dict(name="RetinaNet, Auto-FPN, random 0", config=f"{_detection}/auto_fpn_coco_cpu_retrain.py", random=0),
     dict(
         name="Faster R-CNN, Auto-FPN, random 0",

@@ -3,7 +3,8 @@
 1. Every entry is checked before anything is trained: its config, its architecture, and that it is tested as all others are.
 2. Every entry is trained and tested once per seed, in a process of its own; finished runs aren't repeated.
 3. The latencies of all are measured in the same rounds, on the device at hand, with the weights of the first seed.
-4. Entries stand in the order of their mean score. From 3 seeds on, pairs are compared by exact Mann-Whitney tests.
+4. Entries stand in the order of their mean score. From 4 seeds on, pairs are compared by exact Mann-Whitney tests: 3 values
+   against 3 can't reach p < 0.05 however far apart they are.
 """
 
 import json
@@ -22,7 +23,7 @@ from search.engine import checkpoint, command, significance
 from search.engine.benchmark_file import Entry
 from search.engine.benchmark_latency import Trained, latencies
 from search.engine.benchmark_parts import architecture_of, require_buildable, write
-from search.engine.benchmark_table import markdown
+from search.engine.benchmark_table import SEEDS_OF_TESTS, markdown
 from search.engine.data import require_seed
 from search.engine.errors import UserError
 from search.engine.history import finite
@@ -31,10 +32,12 @@ from search.report.pareto import pareto
 from search.space import Architecture, Space
 from search.space.files import write_atomically
 
-# fewer values in each group can't tell groups apart
-SEEDS_OF_TESTS = 3
 # of a data set's config, what says how an image is read and not which images
-_PRESENTATION = ("pipeline", "size", "cache")
+_PRESENTATION = ("size", "cache")
+# transforms that read an image's labels; what comes before them changes the image alone
+_LABELS = ("LoadAnnotations", "LoadLabels")
+# what a transform packs beside image and labels
+_PACKED = ("meta_keys",)
 # what of a config is the network, or its test
 _NOT_RECIPE = ("model", "test_dataloader", "test_cfg", "test_evaluator", "tta_pipeline", "seed", "task", "score")
 PANELS = ((("macs",), 1e6, "multiply-adds, M"), (("latency", "median"), 1.0, "latency, ms"))
@@ -42,7 +45,7 @@ PANELS = ((("macs",), 1e6, "multiply-adds, M"), (("latency", "median"), 1.0, "la
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is trained and how: ``options`` are changes of all configs; ``timing`` says how latency is measured."""
+    """What is trained and how: ``options`` are changes of all configs, after the entries' own; ``timing`` is of latencies."""
 
     entries: tuple[Entry, ...]
     work_dir: Path
@@ -61,7 +64,7 @@ class Protocol:
     def run(self, entry: Entry, seed: int, arch: Path | None) -> Run:
         """The training of an entry with a seed."""
         folder = self.work_dir / "train" / entry.folder / f"seed{seed}"
-        options = (*self.options, *entry.options)
+        options = (*entry.options, *self.options)
         return Run("train", f"train {entry.name}, seed {seed}", folder, entry.config, options, seed, arch, test=True)
 
 
@@ -118,7 +121,7 @@ def _said_of(entry: Entry) -> Iterator[None]:
 
 
 def require_same_test(configs: Mapping[str, Config]) -> None:
-    """UserError where entries differ in task, test data or metric."""
+    """UserError where entries differ in task, test data, what is done to labels, or metric."""
     (first, reference), *others = ((name, _tested_by(cfg)) for name, cfg in configs.items())
     for name, test in others:
         for key in (*reference, *test):
@@ -130,21 +133,52 @@ def require_same_test(configs: Mapping[str, Config]) -> None:
 
 
 def _tested_by(cfg: Config) -> dict[str, Any]:
-    """What the test score of a config is a score of: task, data and metric, by key."""
+    """What the test score of a config is a score of: task, data with their labels, and metric, by key."""
     if cfg.get("test_dataloader") is None:
         raise UserError("an entry's config has no test_dataloader, so there is nothing to test on.")
     keys = ("task", "data_root", "val_ann", "val_img")
     test = {key: cfg.get(key) for key in keys}
     test["test_evaluator"] = cfg.get("test_evaluator") or cfg.get("val_evaluator")
-    test |= {"score": cfg.get("score"), "test_dataloader.dataset": _images(cfg.test_dataloader.get("dataset"))}
+    images = _images(cfg.test_dataloader.get("dataset"), cfg.get("default_scope"))
+    test |= {"score": cfg.get("score"), "test_dataloader.dataset": images}
     return dict(_flat(json.loads(json.dumps(test, default=str))))
 
 
-def _images(dataset: Any) -> Any:
-    """A data set's config without what says how an image is read."""
+def _images(dataset: Any, scope: str | None) -> Any:
+    """A data set's config without what says how an image is read; of its pipeline what is done to labels."""
     if isinstance(dataset, Mapping):
-        return {key: _images(value) for key, value in dataset.items() if key not in _PRESENTATION}
-    return [_images(value) for value in dataset] if isinstance(dataset, list | tuple) else dataset
+        kept = {key: value for key, value in dataset.items() if key not in (*_PRESENTATION, "pipeline")}
+        labels = {"labels": of} if (of := _of_labels(dataset.get("pipeline") or (), scope)) else {}
+        return {key: _images(value, scope) for key, value in kept.items()} | labels
+    return [_images(value, scope) for value in dataset] if isinstance(dataset, list | tuple) else dataset
+
+
+def _of_labels(pipeline: Sequence[Any], scope: str | None) -> str:
+    """The transforms from the first on that reads labels, in words; types without a scope are of ``scope``.
+
+    What comes before changes the image alone: predictions are brought to the labels' size.
+    """
+    first = next((i for i, transform in enumerate(pipeline) if _reads_labels(transform)), len(pipeline))
+    return ", ".join(_transform(transform, scope) for transform in pipeline[first:])
+
+
+def _reads_labels(transform: Any) -> bool:
+    if isinstance(transform, Mapping):
+        named = str(transform.get("type")).rpartition(".")[2] in _LABELS
+        return named or any(map(_reads_labels, transform.values()))
+    return isinstance(transform, list | tuple) and any(map(_reads_labels, transform))
+
+
+def _transform(value: Any, scope: str | None) -> str:
+    """A transform's config as a call."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_transform(one, scope) for one in value)}]"
+    if not isinstance(value, Mapping):
+        return repr(value)
+    name = str(value.get("type", "dict"))
+    name = f"{scope}.{name}" if scope and "type" in value and "." not in name else name
+    given = sorted(key for key in value if key not in ("type", *_PACKED))
+    return f"{name}({', '.join(f'{key}={_transform(value[key], scope)}' for key in given)})"
 
 
 def _flat(value: Any, place: str = "") -> list[tuple[str, Any]]:
@@ -229,7 +263,7 @@ def ordered(rows: Sequence[dict[str, Any]], lower: bool) -> list[dict[str, Any]]
 
 
 def _recipe(cfg: Config) -> dict[str, Any]:
-    """How a config trains, by key."""
+    """How a config trains, by key; what is the model's own, such as losses and initial weights, is not in it."""
     settings = json.loads(checkpoint.canonical_config(cfg))
     return dict(_flat({key: value for key, value in settings.items() if key not in _NOT_RECIPE}))
 

@@ -7,8 +7,8 @@
 
 Keys of an entry: ``name``; ``config``, of a training; ``arch``, an architecture file or a list of them, where parts come from
 several; or instead ``random``, the seed of an architecture drawn uniformly from the config's space; ``options``, a list of
-key=value changes of the config. Files are named from the folder of the benchmark's file. Other names at the top of the file
-begin with an underscore.
+key=value changes of the config, before those of the command line. Files are named from the folder of the benchmark's file.
+Other names at the top of the file begin with an underscore.
 """
 
 import re

@@ -23,6 +23,8 @@ from search.space import Architecture, Space, load, save
 from search.strategies import random_architectures
 from search.supernet import Record, record
 
+# the strategy that a benchmark's own files name
+BENCHMARK = "benchmark"
 # by part its space, what is chosen, and where that is from
 Parts = dict[str, tuple[Space, Architecture, dict[str, Any]]]
 
@@ -52,7 +54,7 @@ def architecture_of(entry: Entry, cfg: Config) -> Parts:
                 raise UserError(f"both {held[name]} and {path} have a part {name!r}: leave one out")
             held[name] = path
             if name in names:
-                parts[name] = (part.space, part.architecture, _origin(path, file.provenance))
+                parts[name] = (part.space, part.architecture, _origin(path, name, file.provenance))
     for name in names:
         if name not in parts:
             has = ", ".join(sorted(held)) or "none"
@@ -70,8 +72,13 @@ def _part_of(module: Mapping[str, Any]) -> str:
     return str(module.get("part", inspect.signature(built).parameters["part"].default))
 
 
-def _origin(path: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Where an architecture is from: the file's provenance, and the task and the config of the search beside it."""
+def _origin(path: str, name: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a part is from: the file's provenance, and the task and the config of the search beside it.
+
+    A file that a benchmark wrote says where each of its parts was from.
+    """
+    if provenance.get("strategy") == BENCHMARK and name in provenance.get("parts", ()):
+        return dict(provenance["parts"][name])
     origin = {key: value for key, value in provenance.items() if key not in ("networks", "cost")}
     summary = Path(path).with_name("summary.json")
     if summary.is_file():
@@ -86,7 +93,7 @@ def write(path: Path, parts: Parts) -> Path | None:
         return None
     path.parent.mkdir(parents=True, exist_ok=True)
     spaces = {name: (space, architecture) for name, (space, architecture, _) in parts.items()}
-    save(path, spaces, {"strategy": "benchmark", "parts": {name: origin for name, (_, _, origin) in parts.items()}})
+    save(path, spaces, {"strategy": BENCHMARK, "parts": {name: origin for name, (_, _, origin) in parts.items()}})
     return path
 
 

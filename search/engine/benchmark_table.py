@@ -10,6 +10,9 @@ from rich.table import Table
 COLUMNS = ("network", "test", "each", "params (M)", "MACs (M)", "latency (ms)", "training (s)", "memory (MiB)", "input", "from")
 
 CLOCKS = {"wall": "", "cpu": ", of the processor's time alone"}
+# two-sided tests of fewer values in each group can't reach the level
+SEEDS_OF_TESTS = 4
+_ARCHS = Path(__file__).resolve().parents[2] / "backbones" / "archs"
 
 
 def show(result: Mapping[str, Any], console: Console) -> None:
@@ -66,14 +69,16 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def origin(provenance: Mapping[str, Any]) -> str:
-    """Where an architecture is from, in words: the search's strategy, task, config and seed, or a published source."""
+    """Where an architecture is from, in words: the search's strategy, task, config and seed, a published source, or a file."""
     strategy = provenance.get("strategy")
     if strategy == "random" and "file" not in provenance:
         return f"random, seed {provenance['seed']}"
     if strategy is None:
-        return f"published, {Path(provenance['file']).stem}"
+        file = Path(provenance["file"])
+        return f"published, {file.stem}" if file.resolve().parent == _ARCHS else f"from {'/'.join(file.parts[-2:])}"
     where = [Path(str(provenance[key])).stem for key in ("task", "config") if provenance.get(key)]
-    return ", ".join([f"searched by {strategy}", *where, f"seed {provenance.get('seed')}"])
+    seed = [] if provenance.get("seed") is None else [f"seed {provenance['seed']}"]
+    return ", ".join([f"searched by {strategy}", *where, *seed])
 
 
 def figure(value: float | None) -> str:
@@ -90,6 +95,8 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     data = ", ".join(f"{key.removeprefix('test_dataloader.')}={value}" for key, value in result["test"].items())
     yield f"Scores: {better} is better; mean ± sample standard deviation over seeds {_list(result['seeds'])}, then each."
     yield f"Tested on: {data}."
+    if len(result["seeds"]) < SEEDS_OF_TESTS:
+        yield f"Pairs aren't tested for differences: that takes {SEEDS_OF_TESTS} seeds."
     if result["options"]:
         yield f"All configs with {' '.join(result['options'])}."
     yield f"MACs: {result['counted']}; of one image of the size given, which latency is measured on too."
@@ -102,9 +109,10 @@ def _notes(result: Mapping[str, Any]) -> Iterator[str]:
     hardware = "; ".join(f"{one['hardware']} with {_threads(one['threads'])}" for one in result["hardware"])
     yield f"Training: seconds, the seeds' mean, and the most memory of the process or the device, on {hardware}."
     if result["recipes"]:
-        yield f"Recipes differ, see benchmark.json: {_list(result['recipes'])}."
+        yield f"Schedule, data or augmentation differ, see benchmark.json: {_list(result['recipes'])}."
     else:
-        yield "All entries are trained by the same recipe."
+        yield "All entries are trained by the same schedule, data and augmentation."
+    yield "Networks, their losses and their initial weights are each config's own."
 
 
 def _threads(number: int) -> str:

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from search.space import Architecture
 from search.strategies.one_shot import OneShotStrategy
 
+from . import splits as split_files
 from .checkpoint import NAME
 from .comparison import RANDOM
 from .correlation import rank_correlations
@@ -22,6 +23,7 @@ from .errors import UserError
 from .run import closing, running, without_test
 from .search_runner import strategy_of
 from .single_path import OneShotRunner
+from .task_data import every_dataset
 
 # what resampling fewer pairs says is next to nothing
 FEWEST = 5
@@ -63,9 +65,13 @@ def supernet_scores(work_dir: Path, architectures: Sequence[Architecture]) -> li
     cfg = Config.fromfile(path)
     if not cfg.get("strategy") or not isinstance(strategy_of(cfg), OneShotStrategy):
         raise UserError(f"{work_dir} holds a run of another kind, not a one-shot search.")
+    if not (work_dir / "summary.json").exists():
+        raise UserError(f"The one-shot search in {work_dir} isn't finished (no summary.json): go on with it by --resume first.")
+    cfg = without_test(cfg)
+    _read_splits_of(cfg, work_dir)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir, cfg.resume, cfg.load_from = folder, False, str(work_dir / NAME)
-        with running(cfg), closing(OneShotRunner.from_cfg(without_test(cfg))) as runner:
+        with running(cfg), closing(OneShotRunner.from_cfg(cfg)) as runner:
             runner.strict_loading = True
             # built when they are first asked for
             assert runner.train_loop is not None and runner.val_loop is not None
@@ -79,6 +85,31 @@ def supernet_scores(work_dir: Path, architectures: Sequence[Architecture]) -> li
             runner.load_or_resume()
             with runner.averaged_weights():
                 return [float(runner.score_of(runner.val_loop.score(architecture))) for architecture in architectures]
+
+
+def _read_splits_of(cfg: Config, work_dir: Path) -> None:
+    """Have the data sets read the lists in ``work_dir``, wherever it was and was named from when the search ran."""
+    if not cfg.get("splits"):
+        return
+    folder = (work_dir / "splits").resolve()
+    for _, dataset in every_dataset(cfg):
+        # mmseg's data sets have the list as their ann_file
+        key = "split" if dataset.get("split") else "ann_file"
+        written = Path(dataset.get(key) or "")
+        if written.parent.name == folder.name and written.suffix == ".txt":
+            split_files.read(folder / written.name, dataset.get("split_sha256") or _sha256(folder, written.stem))
+            dataset[key] = str(folder / written.name)
+
+
+def _sha256(folder: Path, split: str) -> str:
+    """Of a split's list when it was made."""
+    path = folder / "splits.json"
+    try:
+        return str(json.loads(path.read_text())["files"][split]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} doesn't say what the split {split!r} was made of, so it can't be read again: {error}"
+        ) from error
 
 
 def _trained(comparison: Path, group: str) -> dict[str, list[float]]:

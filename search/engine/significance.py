@@ -86,10 +86,12 @@ def compare(name_a: str, a: Sequence[float], name_b: str, b: Sequence[float]) ->
 
 
 def describe(values: Sequence[float]) -> dict[str, float | int | None]:
-    """Count, mean, and the sample standard deviation (None of a single value)."""
+    """Count, mean, and the sample standard deviation (None of a single value); nan where a value is nan or infinite."""
     if not values:
         return {"n": 0, "mean": None, "std": None}
-    return {"n": len(values), "mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+    known = all(map(math.isfinite, values))
+    spread = (stdev(values) if known else math.nan) if len(values) > 1 else None
+    return {"n": len(values), "mean": fmean(values) if known else math.nan, "std": spread}
 
 
 def all_pairs(groups: Mapping[str, Sequence[float]], apart: Sequence[str] = ()) -> list[dict[str, object]]:

@@ -4,7 +4,8 @@ import random
 import pytest
 from scipy.stats import mannwhitneyu
 
-from search.engine.significance import all_pairs, compare, describe, mann_whitney
+from search.engine.benchmark_table import SEEDS_OF_TESTS
+from search.engine.significance import LEVEL, all_pairs, compare, describe, mann_whitney
 
 
 def test_by_hand():
@@ -60,6 +61,10 @@ def test_groups():
     assert describe([1.0, 2.0, 3.0]) == {"n": 3, "mean": 2.0, "std": 1.0}
     assert describe([4.0]) == {"n": 1, "mean": 4.0, "std": None}
     assert describe([]) == {"n": 0, "mean": None, "std": None}
+    for values in ([1.0, math.nan], [math.nan, math.nan, 2.0], [math.inf, 1.0], [math.inf, -math.inf]):
+        found = describe(values)
+        assert found["n"] == len(values) and math.isnan(found["mean"]) and math.isnan(found["std"])
+    assert math.isnan(describe([math.nan])["mean"]) and describe([math.nan])["std"] is None
     pairs = all_pairs({"a": [1.0], "b": [], "c": [2.0], "d": [3.0]})
     assert [(pair["a"], pair["b"]) for pair in pairs] == [("a", "c"), ("a", "d"), ("c", "d")]
     pairs = all_pairs({"a": [1.0], "c": [2.0], "d": [3.0]}, apart=["c", "d"])
@@ -84,6 +89,18 @@ def test_a_test_that_cannot_be_computed_says_why():
     found = compare("a", [math.nan, 1.0], "b", [2.0])
     assert found.p is found.u is None
     assert found.verdict.startswith("not computed: ") and "nan" in found.verdict
+
+
+def test_pairs_with_a_value_that_is_no_number_beside_pairs_without():
+    found = all_pairs({"a": [1.0, 2.0], "b": [math.nan, 3.0], "c": [5.0, 6.0]})
+    assert [pair["p"] is None for pair in found] == [True, False, True]
+    assert all(("one of the values is nan" in pair["verdict"]) == (pair["p"] is None) for pair in found)
+
+
+def test_a_benchmark_is_tested_from_the_number_of_seeds_on_that_can_show_a_difference():
+    for seeds, shown in ((SEEDS_OF_TESTS - 1, False), (SEEDS_OF_TESTS, True)):
+        low = list(range(seeds))
+        assert (mann_whitney([value + 100 for value in low], low)[1] < LEVEL) == shown
 
 
 def test_p_is_never_below_the_least_that_the_verdict_states():
