@@ -137,6 +137,18 @@ class Budget:
             self._counted[architecture] = found
         return self._counted[architecture]
 
+    def summary(self, architecture: Architecture) -> dict[str, Any]:
+        """What a summary says of it: by metric limit and figure of the network found, the input size, the table."""
+        found = self.figures(architecture)
+        conditions = None
+        if self.table is not None:
+            conditions = {"file": self.table.source, **vars(self.table.conditions), "batch_size": self.table.batch_size}
+        return {
+            "limits": {metric: {"limit": limit, "derived": found[metric]} for metric, limit in self.limits.items()},
+            "input_size": list(self.input_size),
+            "table": conditions,
+        }
+
     def within(self, architecture: Architecture) -> bool:
         """Whether a network is within every limit."""
         found = self.figures(architecture)

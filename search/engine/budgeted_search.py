@@ -166,9 +166,10 @@ class BudgetedSearch:
 
     def summary(self, logits: Mapping[str, Tensor], probabilities: Mapping[str, Any]) -> dict[str, Any]:
         """What a summary says of the budget."""
-        found, table = self.found(probabilities), self.budget.table
+        found = self.found(probabilities)
         free = self.strategy.decode(self.cost.space, probabilities)
         return {
+            **self.budget.summary(found.architecture),
             "limits": self.line(logits, found.architecture),
             "smallest": dict(self.smallest),
             "fixed": {metric: value for metric, value in self.cost.fixed.items() if metric in self.budget.limits},
@@ -176,13 +177,9 @@ class BudgetedSearch:
             # None: the architecture known from the start took its place
             "lost_nats": found.nats if math.isfinite(found.nats) else None,
             "likeliest": found.proven,
-            "input_size": list(self.budget.input_size),
             "networks_counted": self.cost.counted,
             "exact": self.cost.exact,
             "errors": {metric: list(errors) for metric, errors in self.cost.errors.items()},
-            "table": None
-            if table is None
-            else {"file": table.source, **vars(table.conditions), "batch_size": table.batch_size},
         }
 
 

@@ -27,6 +27,8 @@ from search.space.files import write_atomically
 from .errors import UserError, disk_full
 
 NAME = "checkpoint.pth"
+# beside it, from a run's start on: its kind and config
+RUN = "run.json"
 FORMAT = 1
 # how much of every logged curve is kept: mmengine smooths over windows far shorter than this
 _KEPT_SCALARS = 20_000
@@ -218,12 +220,26 @@ def difference(a: Any, b: Any, where: str = "") -> str | None:
     return None if a == b else f"{where} is {reprlib.repr(a)} there and {reprlib.repr(b)} here"
 
 
+def write_run(folder: Path, kind: str, config: str) -> None:
+    """Says beside a run's other files what it is, from before its first checkpoint on; see `require_same_settings`."""
+    write_json(folder / RUN, {"kind": kind, "config": config})
+
+
+def require_same_settings(path: str | Path, ours: Mapping[str, Any], kind: str, config: str) -> None:
+    """Raises UserError where what a file says of its run (``kind``, ``config``) isn't this run's."""
+    if ours["kind"] != kind:
+        raise UserError(f"{path} is of a {ours['kind']} run, this is a {kind} run: use another --work-dir.")
+    found = difference(json.loads(ours["config"]), json.loads(config))
+    if found:
+        raise UserError(f"{path} is of another config ({found}): use that config, or another --work-dir.")
+
+
 def require_same_run(path: str | Path, ours: Mapping[str, Any], kind: str, config: str, world: int, any_threads: bool) -> None:
     """Checks that a checkpoint may be resumed by this run.
 
     Args:
         ours: the checkpoint's "visnas" part.
-        kind: 'search' or 'train'.
+        kind: 'search', 'one-shot', 'trials' or 'train'.
         config: this run's `canonical_config`.
         world: number of processes now.
         any_threads: accept another number of threads, which changes the last bits of results.
@@ -231,11 +247,7 @@ def require_same_run(path: str | Path, ours: Mapping[str, Any], kind: str, confi
     Raises:
         UserError: naming the first setting that differs.
     """
-    if ours["kind"] != kind:
-        raise UserError(f"{path} is of a {ours['kind']} run, this is a {kind} run: use another --work-dir.")
-    found = difference(json.loads(ours["config"]), json.loads(config))
-    if found:
-        raise UserError(f"{path} is of another config ({found}): use that config, or another --work-dir.")
+    require_same_settings(path, ours, kind, config)
     if ours["world"] != world:
         raise UserError(f"{path} was written by {ours['world']} processes, this run has {world}: start as many.")
     threads = torch.get_num_threads()

@@ -18,6 +18,7 @@ from mmengine.config import Config
 from search.engine import checkpoint, config
 from search.engine.data import require_seed
 from search.engine.errors import BudgetError, UserError, disk_full
+from search.engine.run import TRIALS
 from search.engine.searchable import set_architecture
 from search.environment import require_one_family
 
@@ -104,7 +105,8 @@ def load(args: argparse.Namespace) -> Config:
         cfg.allow_different_threads = True
     if options.get("resume"):
         cfg.resume = True
-    if cfg.get("resume") and not (Path(cfg.work_dir) / checkpoint.NAME).exists():
+    # trials that are done, and the checkpoint of one that isn't, are gone on from too
+    if cfg.get("resume") and not any((Path(cfg.work_dir) / name).exists() for name in (checkpoint.NAME, TRIALS)):
         print(f"{cfg.work_dir} holds no checkpoint to go on from: starting at the beginning", file=sys.stderr)
     if options.get("amp"):
         _set_amp(cfg)

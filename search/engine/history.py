@@ -22,6 +22,15 @@ def finite(value: Any) -> Any:
     return [finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
+def _trial(text: str) -> dict[str, Any] | None:
+    """A line of history that is a trial's; None for any other, and for one that is half written."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and "trial" in line else None
+
+
 class History:
     """The lines of a run, appended one by one.
 
@@ -42,17 +51,26 @@ class History:
             os.fsync(file.fileno())
         self.lines.append(plain)
 
-    def cut(self, count: int) -> None:
+    def cut(self, count: int, trials: bool = False) -> None:
         """Reads the file and keeps its first `count` lines; those after it are of steps that will be run again.
+
+        trials: keeps the lines of scored paths that follow at once too, up to one that is half written.
 
         Raises:
             UserError: the file holds fewer lines, or lines that aren't JSON.
         """
-        kept = self.path.read_text().splitlines()[:count] if self.path.exists() else []
+        found = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = found[:count]
         try:
             self.lines = [json.loads(line) for line in kept]
         except ValueError as error:
             raise UserError(f"{self.path} is damaged and can't be continued: use another --work-dir.") from error
+        for text in found[count:] if trials else ():
+            line = _trial(text)
+            if line is None:
+                break
+            kept.append(text)
+            self.lines.append(line)
         if len(self.lines) < count:
             raise UserError(
                 f"{self.path} holds {len(self.lines)} lines, but the checkpoint was written after {count}: "

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from mmengine.config import Config
 
 from search import report
@@ -26,7 +27,7 @@ from .checkpoint import canonical_config, remove_leftovers, write_json
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .history import NAME as HISTORY
-from .run import SearchResult, adapter_of, check_work_dir, closing, environment, prepared, running, without_test
+from .run import COST, SearchResult, adapter_of, check_work_dir, closing, environment, prepared, row_of, running, without_test
 from .single_path import OneShotRunner, SinglePathLoop
 
 SCORING = "search.PathValLoop"
@@ -58,8 +59,6 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
             raise UserError(f"val_cfg.type={complete.val_cfg['type']!r}: paths are scored by {SCORING!r}; leave it out.")
         input_size = tuple(adapter_of(cfg).input_size(complete))
         remove_leftovers(work_dir)
-        # the runner cuts the history back to its epochs
-        scored = _scored(work_dir) if resume else []
         with closing(OneShotRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
@@ -70,13 +69,18 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
             budget = None
             if cfg.get("budget") is not None:
                 budget = Budget(settings_of(cfg.budget), runner.networks, runner.parts, input_size)
+                # an input size that it gives is that of all costs
+                runner.input_size = budget.input_size
             runner.train()
+            if dist.is_initialized():
+                # rank 0 has cut the history, which all read
+                dist.barrier()
             try:
-                trials, seconds = _evolve(runner, strategy, budget, scored)
+                trials, seconds = _evolve(runner, strategy, budget, _scored(work_dir))
             except NothingWithin as error:
                 assert budget is not None
                 raise budget.nothing(error) from error
-            return _finish(runner, complete, trials, seconds, work_dir)
+            return _finish(runner, complete, trials, seconds, budget, work_dir)
 
 
 def _scored(work_dir: Path) -> list[dict[str, Any]]:
@@ -95,7 +99,11 @@ def _scored(work_dir: Path) -> list[dict[str, Any]]:
 def _evolve(
     runner: OneShotRunner, strategy: OneShotStrategy, budget: Budget | None, scored: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Trial], float]:
-    """The paths that the sampler asked for with their scores, and the seconds of all of them."""
+    """The paths that the sampler asked for with their scores, and the seconds of all of them.
+
+    ``scored``: the lines of history of those that are known; others are scored, and their lines added.
+    """
+    epochs = len(runner.history.lines) - len(scored)
     sampler = strategy.sampler(runner.space, runner.seed)
     asked = sampler if budget is None else Within(sampler, budget.within, TRIES)
     trials: list[Trial] = []
@@ -116,17 +124,22 @@ def _evolve(
                 )
                 break
             number = len(trials)
-            line = dict(scored[number]) if number < len(scored) else {}
-            if line.get("architecture") != architecture.to_json():
-                line = _line(runner, number, architecture)
+            known = number < len(scored) and scored[number]["architecture"] == architecture.to_json()
+            line = scored[number] if known else _line(runner, number, architecture)
             value = line["score"]["validation"]
             score = math.nan if value is None else float(value)
             best = score if math.isnan(best) or (score < best if less else score > best) else best
             seconds += line["seconds"]
             trials.append(Trial(architecture, score))
             asked.tell(architecture, -score if less else score)
+            if known:
+                continue
             if runner.rank == 0:
+                # what was asked for after another path
+                if number < len(scored):
+                    runner.history.cut(epochs + number)
                 runner.history.append({**line, "best": best})
+            scored = scored[:number]
     return trials, seconds
 
 
@@ -145,7 +158,9 @@ def _line(runner: OneShotRunner, number: int, architecture: Architecture) -> dic
     }
 
 
-def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds: float, work_dir: Path) -> SearchResult:
+def _finish(
+    runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds: float, budget: Budget | None, work_dir: Path
+) -> SearchResult:
     """architecture.json, summary.json and the report of the best path, of equals the first."""
     known = [number for number, trial in enumerate(trials) if not math.isnan(trial.score)]
     if not known:
@@ -153,7 +168,7 @@ def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds
     sign = -1.0 if runner.score[1] == "less" else 1.0
     number = max(known, key=lambda i: sign * trials[i].score)
     best = trials[number]
-    derived = _row(runner, best)
+    derived = _row(runner, best, budget)
     path = work_dir / "architecture.json"
     summary = {
         "task": cfg.task,
@@ -170,9 +185,11 @@ def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds
         "validation": best.score,
         "derived": {key: value for key, value in derived.items() if key != "architecture"},
         # evolution begins with random ones
-        "random": [_row(runner, trial) for trial in trials[:RANDOM]],
+        "random": [_row(runner, trial, budget) for trial in trials[:RANDOM]],
         "space": {"size": runner.space.size, "fingerprint": runner.space.fingerprint},
     }
+    if budget is not None:
+        summary["budget"] = budget.summary(best.architecture)
     if runner.rank == 0:
         parts = {
             name: (space, Architecture({c.name: best.architecture[c.name] for c in space if c.name in best.architecture}))
@@ -184,7 +201,7 @@ def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds
             "task": cfg.task,
             "config": cfg.filename,
             "score": best.score,
-            "cost": {key: derived[key] for key in ("params", "macs", "input_size", "convention")},
+            "cost": {key: derived[key] for key in COST if key in derived},
             "commit": summary["versions"]["commit"],
         }
         save_architecture(path, parts, provenance)
@@ -193,15 +210,7 @@ def _finish(runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds
     return SearchResult(best.architecture, path, best.score, summary)
 
 
-def _row(runner: OneShotRunner, trial: Trial) -> dict[str, Any]:
+def _row(runner: OneShotRunner, trial: Trial, budget: Budget | None) -> dict[str, Any]:
     cost = runner.cost_of(trial.architecture)
     assert cost is not None
-    return {
-        "architecture": trial.architecture.to_json(),
-        "params": cost.params,
-        "macs": cost.macs,
-        "activations": cost.activations,
-        "input_size": list(cost.input_size),
-        "convention": cost.convention,
-        "score_supernet": trial.score,
-    }
+    return row_of(trial.architecture, cost, trial.score, None if budget is None else budget.figures(trial.architecture))

@@ -1,6 +1,7 @@
 """What a search, a training and an evaluation share: work directory, task adapter, runner settings."""
 
 import copy
+import json
 import os
 import platform
 import subprocess
@@ -18,6 +19,8 @@ import torchvision
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from search.cost import Cost
+from search.cost.count import CONVENTIONS
 from search.registry import TASKS
 from search.space import Architecture
 
@@ -27,7 +30,11 @@ from .errors import UserError, full_disk_is_the_users
 from .history import NAME as HISTORY
 from .runner import ExactRunner
 
-_TRACES = (checkpoint.NAME, HISTORY, "architecture.json", "summary.json", "trials")
+# a search's trials, each in a folder of its own
+TRIALS = "trials"
+# what an architecture file says of its network
+COST = ("params", "macs", "activations", "latency", "input_size", "convention")
+_TRACES = (checkpoint.NAME, HISTORY, "architecture.json", "summary.json", TRIALS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ def check_work_dir(work_dir: Path, kind: str, config: str, resume: bool, any_thr
         kind, config: see `checkpoint.require_same_run`.
 
     Raises:
-        UserError: the directory holds another run, or this one and `resume` is False.
+        UserError: the directory holds another run, one that nobody knows, or this one and `resume` is False.
     """
     if work_dir.exists() and not work_dir.is_dir():
         raise UserError(f"The work directory {work_dir} is a file: give another --work-dir.")
@@ -61,12 +68,36 @@ def check_work_dir(work_dir: Path, kind: str, config: str, resume: bool, any_thr
             f"The work directory {work_dir} already holds a run ({found[0]}): give --resume to go on with it, or "
             "another --work-dir."
         )
-    path = work_dir / checkpoint.NAME
+    path, said = work_dir / checkpoint.NAME, work_dir / checkpoint.RUN
     if not path.exists():
+        if found and not said.exists():
+            raise UserError(
+                f"The work directory {work_dir} holds traces of a run ({found[0]}), but neither {checkpoint.NAME} nor "
+                f"{checkpoint.RUN} says of which: give another --work-dir, or remove them."
+            )
+        if found:
+            checkpoint.require_same_settings(said, json.loads(said.read_text()), kind, config)
         return False
     ours = checkpoint.read_own(path)["visnas"]
     checkpoint.require_same_run(path, ours, kind, config, distributed.world_size(), any_threads)
     return True
+
+
+def row_of(
+    architecture: Architecture, cost: Cost, score: float | None, figures: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """What a summary says of a network; ``figures``: of a budget, whose latency is said too, where it has one."""
+    return {
+        **{key: value for key, value in (figures or {}).items() if key == "latency"},
+        "architecture": architecture.to_json(),
+        "params": cost.params,
+        "macs": cost.macs,
+        "activations": cost.activations,
+        "input_size": list(cost.input_size),
+        "convention": cost.convention,
+        "counted": CONVENTIONS[cost.convention],
+        "score_supernet": score,
+    }
 
 
 def adapter_of(cfg: Mapping[str, Any]) -> Any:

@@ -66,9 +66,14 @@ class ExactRunner(Runner):
         return self.cfg.pretty_text
 
     def keep_config(self, cfg: Config) -> None:
-        """Writes ``cfg``, with what the runner was not given (test data), as the run's config from now on."""
+        """Writes ``cfg``, with what the runner was not given (test data), as the run's config from now on.
+
+        What a run that goes on from here must agree with is written beside it, see `checkpoint.write_run`.
+        """
         self._config_text = cfg.pretty_text
         self.dump_config()
+        if self.rank == 0:
+            files.write_run(Path(self.work_dir), self.kind, self.run_config)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -348,7 +353,7 @@ class ExactRunner(Runner):
         self.train_loop.load_state_dict(ours["loop"], mine["random"])
         self.extra = ours["extra"]
         if self.rank == 0:
-            self.history.cut(ours["history"])
+            self.history.cut(ours["history"], trials=True)
         self.logger.info(f"resumed at epoch {self.epoch}, step {self.iter}")
 
     def _prepare_for(self, ours: Mapping[str, Any]) -> None:

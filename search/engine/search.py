@@ -6,7 +6,6 @@ from typing import Any
 from mmengine.config import Config
 
 from search import report
-from search.cost.count import CONVENTIONS
 from search.space import Architecture
 from search.space import save as save_architecture
 from search.strategies.one_shot import OneShotStrategy
@@ -22,13 +21,11 @@ from .checkpoint import canonical_config, remove_leftovers, write_json
 from .data import Stream, kept_random_states
 from .diagnostics import peak_memory_mib
 from .errors import UserError
-from .run import SearchResult, adapter_of, check_work_dir, closing, environment, prepared, running, without_test
+from .run import COST, SearchResult, adapter_of, check_work_dir, closing, environment, prepared, row_of, running, without_test
 from .search_runner import SearchRunner, strategy_of
 
 SCORING = "search.SupernetValLoop"
 RANDOM = 6  # architectures drawn to be set beside the searched one
-# what an architecture file says of its network
-_COST = ("params", "macs", "activations", "latency", "input_size", "convention")
 
 
 def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
@@ -169,7 +166,7 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
             "task": cfg.task,
             "config": cfg.filename,
             "score": derived["score_supernet"],
-            "cost": {k: derived[k] for k in _COST if k in derived},
+            "cost": {k: derived[k] for k in COST if k in derived},
             "commit": summary["versions"]["commit"],
         }
         save_architecture(path, parts, provenance)
@@ -184,15 +181,4 @@ def _row(runner: SearchRunner, architecture: Architecture) -> dict[str, Any]:
     score = None
     if runner.val_loop is not None:
         score = runner.score_of(runner.val_loop.score(architecture))
-    latency = {} if runner.budget is None else {k: v for k, v in runner.budget.figures(architecture).items() if k == "latency"}
-    return {
-        **latency,
-        "architecture": architecture.to_json(),
-        "params": cost.params,
-        "macs": cost.macs,
-        "activations": cost.activations,
-        "input_size": list(cost.input_size),
-        "convention": cost.convention,
-        "counted": CONVENTIONS[cost.convention],
-        "score_supernet": score,
-    }
+    return row_of(architecture, cost, score, None if runner.budget is None else runner.budget.figures(architecture))

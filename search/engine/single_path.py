@@ -1,6 +1,5 @@
 """Training a supernet path by path, and scoring paths with its weights (Single Path One-Shot, arXiv 1904.00420)."""
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,7 +10,8 @@ from mmengine.runner.loops import ValLoop
 from torch import nn
 
 from search.registry import LOOPS, RUNNERS
-from search.space import Architecture, Space
+from search.space import Architecture
+from search.strategies.paths import uniform_path
 from search.supernet.recalibrate import recalibrate
 
 from . import distributed
@@ -20,11 +20,6 @@ from .errors import UserError
 from .loaders import training_loader
 from .loops import ExactLoop
 from .search_runner import SearchRunner
-
-
-def path_of(space: Space, seed: int, step: int) -> Architecture:
-    """The path that a step trains: uniform over architectures, a function of seed and step alone, so equal on all ranks."""
-    return space.sample(random.Random(f"path {seed} {step}"))
 
 
 @contextmanager
@@ -62,7 +57,7 @@ class SinglePathLoop(ExactLoop):
         """One step of the weights on the step's path."""
         runner, wrapper, model = self.runner, self.runner.optim_wrapper, self.runner.model
         data = model.data_preprocessor(batch, True)
-        path = path_of(runner.space, runner.seed, self._iter)
+        path = runner.strategy.path(runner.space, runner.seed, self._iter)
         with wrapper.optim_context(model), runner.arch_params.masked(path):
             losses = _called(model, data, "loss")
         loss, outputs = model.parse_losses(losses)
@@ -127,7 +122,7 @@ class OneShotRunner(SearchRunner):
     @property
     def probe(self) -> Architecture:
         """The random path that validation looks at."""
-        return path_of(self.space, self.seed, -1)
+        return uniform_path(self.space, self.seed, -1)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """Moves the model to the device; refuses a wrapper, as `SearchRunner`."""

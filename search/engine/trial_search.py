@@ -27,16 +27,16 @@ from search.strategies.within import NothingWithin, Within
 from search.supernet import Record, record
 
 from .budget import TRIES, Budget, refuse_penalty, settings_of
-from .checkpoint import canonical_config, remove_leftovers, write_bytes, write_json
+from .checkpoint import canonical_config, remove_leftovers, write_bytes, write_json, write_run
 from .errors import UserError, whole_number
 from .executors import executor_of
 from .history import NAME as HISTORY
 from .history import finite
 from .networks import networks_of
-from .run import SearchResult, adapter_of, check_work_dir, environment, prepared, running
+from .run import COST, TRIALS, SearchResult, adapter_of, check_work_dir, environment, prepared, running
 from .trials import Execution, Run
 
-FOLDER = "trials"
+KIND = "trials"
 # keys of the search, which a trial's own training doesn't have
 _OF_THE_SEARCH = ("strategy", "executor", "budget", "work_dir", "resume", "launcher")
 # keys of searches by gradients
@@ -71,13 +71,15 @@ def search_by_trials(cfg: Config, strategy: SamplingStrategy) -> SearchResult:
     _check(cfg)
     execution = _execution(cfg, strategy)
     with running(cfg) as work_dir:
-        check_work_dir(work_dir, "trials", canonical_config(cfg), bool(cfg.get("resume")), False)
+        settings = _settings(cfg)
+        check_work_dir(work_dir, KIND, settings, bool(cfg.get("resume")), False)
         complete = prepared(cfg, work_dir)
         if complete.get("val_dataloader") is None:
             raise UserError("A search by trials scores architectures on validation images: give splits.validation a share.")
         recorded = record(lambda: MODELS.build(copy.deepcopy(complete.model)))
         remove_leftovers(work_dir)
         write_bytes(work_dir / "config.py", complete.pretty_text.encode())
+        write_run(work_dir, KIND, settings)
         seed = complete.randomness["seed"]
         sampler, budget = strategy.sampler(recorded.space, seed), _budget(cfg, complete, recorded)
         if budget is not None:
@@ -89,7 +91,14 @@ def search_by_trials(cfg: Config, strategy: SamplingStrategy) -> SearchResult:
             raise budget.nothing(error) from error
         finally:
             execution.close()
-        return _finish(cfg, strategy, seed, recorded, tried, work_dir)
+        return _finish(cfg, strategy, seed, recorded, tried, budget, work_dir)
+
+
+def _settings(cfg: Config) -> str:
+    """What a search that goes on must have in common with what it goes on from: not how many trials, nor where they run."""
+    values = {key: value for key, value in cfg.to_dict().items() if key != "executor"}
+    values["strategy"] = {key: value for key, value in values["strategy"].items() if key != "trials"}
+    return canonical_config(values)
 
 
 def _check(cfg: Config) -> None:
@@ -142,7 +151,7 @@ def _try(
 ) -> list[Tried]:
     """Trains what the sampler asks for, as many at a time as the strategy allows."""
     # a trial's result must not depend on how many there are, nor on what asked for it
-    recipe = work_dir / FOLDER / "config.py"
+    recipe = work_dir / TRIALS / "config.py"
     training = {key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_SEARCH}
     write_bytes(recipe, Config(training).pretty_text.encode())
     tried: list[Tried] = []
@@ -236,7 +245,13 @@ def _failed(tried: Sequence[Tried]) -> int:
 
 
 def _finish(
-    cfg: Config, strategy: SamplingStrategy, seed: int, recorded: Record, tried: Sequence[Tried], work_dir: Path
+    cfg: Config,
+    strategy: SamplingStrategy,
+    seed: int,
+    recorded: Record,
+    tried: Sequence[Tried],
+    budget: Budget | None,
+    work_dir: Path,
 ) -> SearchResult:
     """architecture.json, summary.json and the report of the best trial, of equals the first."""
     scored = [(number, trial) for number, trial in enumerate(tried) if not math.isnan(trial.score)]
@@ -246,8 +261,11 @@ def _finish(
             raise UserError(f"None of the {len(tried)} trials has a score, {len(failed)} failed: {failed[0]}")
         raise UserError(f"None of the {len(tried)} trials has a score, all diverged: lower the learning rate.")
     number, best = max(scored, key=lambda pair: _higher_is_better(cfg, pair[1]))
-    folder = work_dir / FOLDER / f"{number:05d}" / "train"
+    folder = work_dir / TRIALS / f"{number:05d}" / "train"
     derived = json.loads((folder / "summary.json").read_text())["derived"]
+    if budget is not None:
+        # at the budget's input size, and with latency where it has a table
+        derived |= {**budget.figures(best.architecture), "input_size": list(budget.input_size)}
     summary = {
         "task": cfg.task,
         "strategy": strategy.name,
@@ -263,6 +281,8 @@ def _finish(
         "derived": derived,
         "space": {"size": recorded.space.size, "fingerprint": recorded.space.fingerprint},
     }
+    if budget is not None:
+        summary["budget"] = budget.summary(best.architecture)
     path = work_dir / "architecture.json"
     provenance = {
         "strategy": strategy.name,
@@ -270,7 +290,7 @@ def _finish(
         "task": cfg.task,
         "config": cfg.filename,
         "score": best.score,
-        "cost": {key: derived[key] for key in ("params", "macs", "input_size", "convention")},
+        "cost": {key: derived[key] for key in COST if key in derived},
         "commit": summary["versions"]["commit"],
     }
     save_architecture(path, _split(recorded.parts, best.architecture), provenance)

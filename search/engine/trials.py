@@ -9,7 +9,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from search.engine.errors import UserError
 from search.engine.executors import Executor, InProcess, Local, Work, WorkFailed
 from search.engine.search import search
 from search.engine.searchable import set_architecture
+from search.engine.spent import Spent, earlier
 from search.engine.train import evaluate, train
 
 RESULT, TEST, FAILED, LOG = "result.json", "test.json", "failed.json", "output.log"
@@ -101,7 +101,7 @@ class Execution:
     def results(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
         """Every run's result, in order; runs that have one aren't repeated, interrupted ones go on.
 
-        A result: ``seconds``, ``cpu_seconds`` (processor time of the process that finished it), ``images`` (training images,
+        A result: ``seconds``, ``cpu_seconds`` (processor time of all its attempts, see `Spent`), ``images`` (training images,
         see `images_of`), and of a training ``params``, ``macs``, ``validation``, and ``test`` where asked for. Of a failed run:
         ``failed``, a sentence, and ``attempts``; its ``validation`` is nan, its costs None, its time that of the attempts.
         Raises UserError for a run that fails by a user's mistake, or whose directory holds another run.
@@ -158,9 +158,11 @@ class Execution:
                 self.say(f"{error}; {'trying again' if attempt <= self.retries else 'recorded as failed'}")
                 failed = str(error)
         seconds = time.monotonic() - start
-        record: dict[str, Any] = {"fingerprint": _fingerprint(run, run.load()), "failed": failed, "attempts": attempt}
-        # what a killed process used can't be read any more
-        record |= {"seconds": seconds, "cpu_seconds": seconds * self._executor.threads, "images": 0}
+        fingerprint = _fingerprint(run, run.load())
+        record: dict[str, Any] = {"fingerprint": fingerprint, "failed": failed, "attempts": attempt}
+        # processes that were killed at once have written nothing
+        spent = earlier(run.work_dir, fingerprint)
+        record |= {"seconds": seconds, "cpu_seconds": seconds * self._executor.threads if spent is None else spent, "images": 0}
         checkpoint.write_json(run.work_dir / FAILED, record | {"params": None, "macs": None, "validation": None})
 
 
@@ -169,14 +171,14 @@ def perform(run: Run, steps: Steps) -> None:
     cfg = run.load()
     fingerprint = _fingerprint(run, cfg)
     if not (run.work_dir / RESULT).exists():
-        before = _cpu_seconds()
-        done = steps.search(cfg) if run.kind == "search" else steps.train(cfg)
+        with Spent(run.work_dir, fingerprint) as spent:
+            done = steps.search(cfg) if run.kind == "search" else steps.train(cfg)
         summary = done.summary
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
         # a search's trials may have had processes of their own
         hours = summary.get("cpu_hours")
-        result["cpu_seconds"] = _cpu_seconds() - before if hours is None else 3600 * hours
+        result["cpu_seconds"] = spent.cpu_seconds if hours is None else 3600 * hours
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score
@@ -185,11 +187,6 @@ def perform(run: Run, steps: Steps) -> None:
         cfg = run.load()
         metrics = steps.evaluate(cfg, str(run.work_dir / checkpoint.NAME))
         checkpoint.write_json(run.work_dir / TEST, {"test": _score(metrics, cfg), "metrics": dict(metrics)})
-
-
-def _cpu_seconds() -> float:
-    """Processor time of this process and of those of its loaders that have ended."""
-    return sum(os.times()[:4])
 
 
 def images_of(history: Path, cfg: Mapping[str, Any], batches: Mapping[str, int] | None) -> int:

@@ -8,22 +8,25 @@ from typing import Any
 from search.report.read import number
 from search.report.words import millions
 
+HEAD = ("limit", "derived", "smallest possible", "expected at the end")
 METRICS = {"macs": "multiply-adds", "params": "parameters", "activations": "activations", "latency": "latency"}
 
 
 def section(summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """``rows`` (metric, limit, derived, smallest possible, expected) and ``text``; None without a budget."""
+    """``head`` and ``rows`` (metric, and what of `HEAD` is known of any) and ``text``; None without a budget."""
     budget = summary.get("budget")
     limits = budget.get("limits") if isinstance(budget, Mapping) else None
     if not isinstance(limits, Mapping):
         return None
-    rows = []
-    for metric, row in limits.items():
-        if isinstance(row, Mapping):
-            smallest = number(budget, "smallest", metric)
-            figures = (number(row, "limit"), number(row, "derived"), smallest, number(row, "expected"))
-            rows.append((METRICS.get(metric, metric), *(_text(metric, value) for value in figures)))
-    return {"rows": rows, "text": " ".join(_sentences(budget))}
+    figures = {
+        metric: (number(row, "limit"), number(row, "derived"), number(budget, "smallest", metric), number(row, "expected"))
+        for metric, row in limits.items()
+        if isinstance(row, Mapping)
+    }
+    # a search without gradients knows neither the smallest nor an expected one
+    known = [i for i in range(len(HEAD)) if any(row[i] is not None for row in figures.values())]
+    rows = [(METRICS.get(metric, metric), *(_text(metric, row[i]) for i in known)) for metric, row in figures.items()]
+    return {"head": ("", *(HEAD[i] for i in known)), "rows": rows, "text": " ".join(_sentences(budget))}
 
 
 def _text(metric: str, value: float | None) -> str:
@@ -35,7 +38,9 @@ def _text(metric: str, value: float | None) -> str:
 def _sentences(budget: Mapping[str, Any]) -> list[str]:
     lost, size, table = number(budget, "lost_nats"), budget.get("input_size"), budget.get("table")
     said = []
-    if lost == 0:
+    if "lost_nats" not in budget:
+        said.append("Only networks within the budget were scored.")
+    elif lost == 0:
         said.append("What the logits decode to is within the budget.")
     else:
         said.append("What the logits decode to is over the budget.")

@@ -175,6 +175,45 @@ def test_a_latency_budget_is_predicted_and_kept(tmp_path, table):
         search(tiny.config(tmp_path / "none", budget={"latency": 3.9, "table": str(table)}))
 
 
+@pytest.mark.parametrize("strategy", ["RandomSearch", "SinglePath"])
+def test_searches_that_score_networks_one_by_one_say_the_same(tmp_path, table, strategy):
+    """Latency and activations of what they find, and the budget, which a comparison then gives its random networks."""
+    more = dict(type="RandomSearch", trials=2)
+    loop = dict(type="search.TrainLoop", max_epochs=1)
+    if strategy == "SinglePath":
+        more = dict(type="SinglePath", trials=3, population=2, sample=2, batches=1)
+        loop = dict(type="search.SinglePathLoop", max_epochs=1)
+    changes = dict(strategy=more, train_cfg=loop, budget={"latency": 4.0, "table": str(table)}, model={"dropout": 0.0})
+    if strategy == "RandomSearch":
+        changes["executor"] = dict(jobs=0)
+    result = search(tiny.config(tmp_path, epochs=1, train=True, **changes))
+    derived, said = result.summary["derived"], result.summary["budget"]
+    assert "conv" not in result.architecture.values() and derived["latency"] == 4.0
+    assert said["limits"] == {"latency": {"limit": 4.0, "derived": 4.0}} and said["table"]["file"] == str(table)
+    cost = json.loads((tmp_path / "architecture.json").read_text())["provenance"]["cost"]
+    assert cost["latency"] == 4.0 and cost["activations"] == derived["activations"] == FIXED["activations"]
+    shown = section(result.summary)
+    assert shown["head"] == ("", "limit", "derived") and shown["rows"] == [("latency", "4 ms", "4 ms")]
+    assert f"Latency is predicted from {table}" in shown["text"] and "logits" not in shown["text"]
+    budget = budget_of(tmp_path, record(tiny_networks()).parts)
+    assert budget.limits == {"latency": 4.0} and budget.figures(result.architecture)["latency"] == 4.0
+
+
+def test_an_input_size_of_the_budget_is_that_of_all_costs_of_paths_and_trials(tmp_path):
+    for name, strategy, loop in (
+        ("paths", dict(type="SinglePath", trials=3, population=2, sample=2, batches=1), "search.SinglePathLoop"),
+        ("trials", dict(type="RandomSearch", trials=1), "search.TrainLoop"),
+    ):
+        more = dict(executor=dict(jobs=0)) if name == "trials" else {}
+        more |= dict(strategy=strategy, train_cfg=dict(type=loop, max_epochs=1), model={"dropout": 0.0})
+        budget = {"macs": 1e9, "input_size": (3, 12, 12)}
+        result = search(tiny.config(tmp_path / name, epochs=1, train=True, budget=budget, **more))
+        derived = result.summary["derived"]
+        convs = sum(value == "conv" for value in result.architecture.values())
+        assert derived["macs"] == 4 * (36 * 27 * 4 + convs * CONV["macs"]) + 8 * 3 and derived["input_size"] == [3, 12, 12]
+        assert result.summary["budget"]["limits"]["macs"]["derived"] == derived["macs"]
+
+
 def test_a_table_of_something_else_is_refused(tmp_path, table):
     def refused(words, budget, **changes):
         with pytest.raises(ValueError, match=words):

@@ -1,9 +1,11 @@
+from argparse import Namespace
+
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from search import space
-from search.engine.command import RESUME, guarded, mistake, say
+from search.engine.command import RESUME, guarded, load, mistake, say
 from search.engine.errors import UserError
 
 
@@ -71,3 +73,13 @@ def test_only_the_first_process_says_the_result(capsys, monkeypatch, rank, launc
     monkeypatch.setenv("RANK", rank)
     say({"launcher": launcher}, "done")
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("holds", "says"), [(None, True), ("history.jsonl", True), ("trials", False), ("checkpoint.pth", False)]
+)
+def test_only_what_starts_at_the_beginning_is_said_to(tmp_path, capsys, holds, says):
+    if holds is not None:
+        (tmp_path / holds).mkdir()
+    load(Namespace(config="configs/demo/digits_search.py", cfg_options=[], work_dir=str(tmp_path), resume=True))
+    assert (f"{tmp_path} holds no checkpoint to go on from: starting at the beginning" in capsys.readouterr().err) == says

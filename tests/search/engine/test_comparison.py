@@ -193,6 +193,24 @@ def test_a_score_that_is_no_number_still_leaves_the_file(tmp_path):
     show(result, Console(file=io.StringIO()))
 
 
+def test_scores_of_which_one_is_no_number_still_leave_the_file(tmp_path):
+    fakes = Fakes()
+
+    def evaluate(cfg, path):
+        value = fakes.evaluate(cfg, path)["accuracy/top1"]
+        return {"accuracy/top1": math.nan if value == -991.0 else value}
+
+    fakes.steps = Steps(fakes.search, fakes.train, evaluate)
+    result = run(protocol(tmp_path, random_search_seeds=()), fakes)
+    assert json.loads((tmp_path / "compare.json").read_text()) == result
+    assert [row["test"] for row in of(result, "digits_search")] == [-990.0, None, -992.0]
+    group = result["groups"]["digits_search"]
+    assert (group["n"], group["mean"], group["std"]) == (3, None, None) and result["groups"][RANDOM]["std"] > 0
+    (test,) = result["tests"]
+    assert test["p"] is None and "one of the values is nan" in test["verdict"]
+    show(result, Console(file=io.StringIO()))
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32])
 def test_seeds_that_generators_refuse_are_refused_first(tmp_path, seed):
     for what in ("seeds", "random_search_seeds", "retrain_seeds"):

@@ -1,6 +1,8 @@
 """One-shot search: a supernet trained path by path, paths scored with its weights; killed and resumed."""
 
 import json
+import random
+import shutil
 import signal
 from collections import Counter
 
@@ -8,15 +10,15 @@ import pytest
 import torch
 
 from search import report
-from search.engine import OneShotRunner, PathValLoop, UserError, search
+from search.engine import OneShotRunner, PathValLoop, SinglePathLoop, UserError, search
 from search.engine.errors import BudgetError
 from search.engine.run import prepared
-from search.engine.single_path import path_of
 from search.registry import MODELS
 from search.space import Architecture, load
 from search.strategies.evolution import Evolution
 from search.strategies.one_shot import SinglePath
-from search.supernet import Fix, building, inherit, record
+from search.strategies.paths import fair_path, uniform_path
+from search.supernet import ArchParams, Fix, building, inherit, record
 from search.supernet.recalibrate import recalibrate
 from tests.search.engine import tiny
 
@@ -70,11 +72,12 @@ def space_of(work_dir):
     return load(work_dir / "architecture.json").parts["backbone"].space
 
 
-def test_paths_are_uniform_and_a_function_of_seed_and_step(searched):
+def test_uniform_paths_are_a_function_of_seed_and_step(searched):
     space = space_of(searched[0])
-    assert path_of(space, 3, 7) == path_of(space, 3, 7)
-    assert len({path_of(space, 3, step) for step in range(40)} | {path_of(space, 4, step) for step in range(40)}) > 40
-    counts = Counter(path_of(space, 0, step) for step in range(50 * space.size))
+    # those of searches made before there were others
+    assert uniform_path(space, 3, 7) == space.sample(random.Random("path 3 7")) and SinglePath().path is uniform_path
+    assert len({uniform_path(space, 3, step) for step in range(40)} | {uniform_path(space, 4, step) for step in range(40)}) > 40
+    counts = Counter(uniform_path(space, 0, step) for step in range(50 * space.size))
     # 2 x 3 inputs and 3 x 3 operations; 99.99 % of a chi-square of 53 degrees of freedom
     assert len(counts) == space.size == 54
     assert sum((n - 50) ** 2 / 50 for n in counts.values()) < 99
@@ -135,7 +138,7 @@ def test_what_no_path_reached_is_as_it_was_built(tmp_path):
     runner.train()
     reached = set()
     for step in range(6):
-        with building(Fix(path_of(runner.space, 3, step))):
+        with building(Fix(uniform_path(runner.space, 3, step))):
             reached |= {name for name, _ in MODELS.build(dict(type="search.TinyNet", double=True)).named_parameters()}
     moved = {name for name, p in runner.model.named_parameters() if not torch.equal(p, before[name])}
     # in 6 steps of 54 paths; a parameter-free path has no gradient for the stem alone
@@ -168,17 +171,86 @@ def test_a_search_stopped_among_its_paths_scores_none_twice(searched, tmp_path, 
     assert without_times(lines(tmp_path)) == without_times(lines(work_dir))
 
 
+def test_a_kill_before_known_paths_are_told_loses_none(searched, tmp_path, monkeypatch):
+    """A resumed search that is killed before it asks for its first path has kept the scores."""
+    monkeypatch.setattr(report, "write", lambda work_dir: None)
+    shutil.copytree(searched[0], tmp_path / "work")
+    history = tmp_path / "work" / "history.jsonl"
+    whole = history.read_text()
+    # the last path's line is half written
+    history.write_text(whole[:-20])
+
+    def stop(sampler):
+        raise KeyboardInterrupt
+
+    cfg = config(tmp_path / "work")
+    cfg.resume = True
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Evolution, "ask", stop)
+        search(cfg)
+    assert history.read_text() == "".join(whole.splitlines(keepends=True)[:-1])
+    search(cfg)
+    assert without_times(lines(tmp_path / "work")) == without_times(lines(searched[0]))
+
+
+def test_scores_of_paths_that_werent_asked_for_are_left_out(searched, tmp_path, monkeypatch):
+    """And those after them, which were asked for because of them."""
+    monkeypatch.setattr(report, "write", lambda work_dir: None)
+    shutil.copytree(searched[0], tmp_path / "work")
+    history = tmp_path / "work" / "history.jsonl"
+    rows = lines(tmp_path / "work")
+    rows[3]["architecture"] = rows[2]["architecture"]
+    history.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cfg = config(tmp_path / "work")
+    cfg.resume = True
+    search(cfg)
+    assert lines(tmp_path / "work")[:3] == rows[:3]
+    assert without_times(lines(tmp_path / "work")) == without_times(lines(searched[0]))
+
+
 @pytest.mark.slow
-def test_a_killed_training_goes_on_bit_for_bit(searched, tmp_path):
+@pytest.mark.parametrize("sampling", ["uniform", "fair"])
+def test_a_killed_training_goes_on_bit_for_bit(searched, tmp_path, sampling):
     work_dir, _ = searched
     more = settings()
+    more["strategy"]["sampling"] = sampling
     assert tiny.in_children(tmp_path / "straight", **more) == [0]
     kill = {"visualization": {"type": "search.Kill", "where": "step", "at": 9}}
     assert tiny.in_children(tmp_path / "killed", **more, default_hooks=kill) == [-signal.SIGKILL]
     assert tiny.in_children(tmp_path / "killed", **more, resume=True) == [0]
     assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
     straight, killed = (without_times(lines(tmp_path / name)) for name in ("straight", "killed"))
-    assert straight == killed == without_times(lines(work_dir))
+    assert straight == killed
+    assert (straight == without_times(lines(work_dir))) == (sampling == "uniform")
+
+
+def test_a_step_trains_the_path_that_the_strategy_says(tmp_path, monkeypatch):
+    """Fair ones: of two inputs of a node each is trained in one of two steps."""
+    monkeypatch.setattr(report, "write", lambda work_dir: None)
+    trained, masked = [], ArchParams.masked
+
+    def seen(params, path):
+        if params.training_step:
+            trained.append(path)
+        return masked(params, path)
+
+    true_step = SinglePathLoop.step
+
+    def step(loop, batch):
+        loop.runner.arch_params.training_step = True
+        outputs = true_step(loop, batch)
+        loop.runner.arch_params.training_step = False
+        return outputs
+
+    monkeypatch.setattr(ArchParams, "training_step", False, raising=False)
+    monkeypatch.setattr(ArchParams, "masked", seen)
+    monkeypatch.setattr(SinglePathLoop, "step", step)
+    cfg = config(tmp_path)
+    cfg.strategy.sampling = "fair"
+    search(cfg)
+    space = space_of(tmp_path)
+    assert trained == [fair_path(space, 3, step) for step in range(12)]
+    assert Counter(path["normal/n2/inputs"] for path in trained) == {(0,): 6, (1,): 6}
 
 
 def test_processes_train_the_same_path(tmp_path):
@@ -199,7 +271,12 @@ def test_a_budget_bounds_what_is_scored(tmp_path, monkeypatch):
     found = search(config(tmp_path / "activations", budget=dict(activations=2 * 144 + 3)))
     rows = lines(tmp_path / "activations")[2:]
     assert all(list(row["architecture"].values()).count("conv") <= 1 for row in rows) and found.summary["trials"] == TRIALS
-    assert found.summary["derived"]["activations"] in (147, 291)
+    derived, budget = found.summary["derived"], found.summary["budget"]
+    assert derived["activations"] in (147, 291)
+    assert budget["limits"] == {"activations": {"limit": 291.0, "derived": derived["activations"]}}
+    assert budget["input_size"] == derived["input_size"] == [3, 6, 6] and budget["table"] is None
+    provenance = load(found.path).provenance
+    assert provenance["cost"] == {key: derived[key] for key in ("params", "macs", "activations", "input_size", "convention")}
     with pytest.raises(BudgetError, match="can't be met by drawing"):
         search(config(tmp_path / "none", budget=dict(params=1)))
 
@@ -225,3 +302,5 @@ def test_settings_that_cannot_be():
         SinglePath(trials=50)
     with pytest.raises(ValueError, match="sample=0"):
         SinglePath(sample=0)
+    with pytest.raises(ValueError, match="sampling='strict' is unknown: paths are drawn 'uniform' or 'fair'"):
+        SinglePath(sampling="strict")

@@ -1,11 +1,14 @@
 """Random search from a config: trials are trainings, the best is kept, and none is done twice."""
 
 import json
+import shutil
+import signal
 
 import pytest
 
 from search.engine import UserError, search, train
 from search.engine.errors import BudgetError
+from search.report.budget import section
 from search.space import load
 from search.strategies import RandomSearch, RandomTrials
 from tests.search.engine import tiny
@@ -91,11 +94,64 @@ def test_a_killed_search_keeps_its_finished_trials(tmp_path, searched, monkeypat
     assert [{key: row[key] for key in parts} for row in lines(tmp_path / "work")] == whole
 
 
+def test_a_search_goes_on_with_its_own_settings_only(searched, tmp_path):
+    """Nothing is written before that is found out; how many trials there are and where they run may change."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(searched[0], work_dir)
+    before = {path: path.read_bytes() for path in work_dir.rglob("*") if path.is_file()}
+    evolution = dict(type="Evolution", trials=4, population=2, sample=2, at_once=1)
+    for change, says in (
+        (dict(strategy=evolution), r"run\.json is of another config \(strategy\.at_once is missing there and 1 here\)"),
+        (dict(seed=4), r"run\.json is of another config \(seed is 3 there and 4 here\)"),
+        (dict(budget=dict(params=1e9)), r"run\.json is of another config \(budget is missing there"),
+    ):
+        cfg = config(work_dir, trials=4)
+        cfg.merge_from_dict(dict(resume=True, **{key: value for key, value in change.items() if key != "strategy"}))
+        if "strategy" in change:
+            cfg.strategy = change["strategy"]
+        with pytest.raises(UserError, match=says):
+            search(cfg)
+    assert {path: path.read_bytes() for path in work_dir.rglob("*") if path.is_file()} == before
+    cfg = config(work_dir, trials=4, resume=True)
+    cfg.executor = dict(jobs=0, threads=1, retries=3)
+    assert search(cfg).summary["trials"] == 4
+
+
+def test_no_search_takes_the_place_of_another(searched, tmp_path):
+    """A search by gradients or by paths in the folder of one by trials, and the other way round."""
+    work_dir = tmp_path / "work"
+    shutil.copytree(searched[0], work_dir)
+    before = (work_dir / "history.jsonl").read_bytes()
+    with pytest.raises(UserError, match=r"run\.json is of a trials run, this is a search run"):
+        search(tiny.config(work_dir, resume=True))
+    paths = dict(strategy=dict(type="SinglePath", trials=4, population=2, sample=2, batches=1))
+    paths |= dict(arch_dataloader=None, arch_optimizer=None, train_cfg=dict(type="search.SinglePathLoop", max_epochs=1))
+    with pytest.raises(UserError, match=r"run\.json is of a trials run, this is a one-shot run"):
+        search(tiny.config(work_dir, resume=True, **paths))
+    (work_dir / "run.json").unlink()
+    for cfg in (tiny.config(work_dir, resume=True), config(work_dir, resume=True)):
+        with pytest.raises(UserError, match=r"traces of a run \(history\.jsonl\), but neither checkpoint\.pth nor run\.json"):
+            search(cfg)
+    assert (work_dir / "history.jsonl").read_bytes() == before
+    # killed before its first checkpoint
+    kill = {"visualization": {"type": "search.Kill", "where": "write", "at": 1}}
+    loop = {"save_epochs": 2}
+    assert tiny.in_children(tmp_path / "killed", epochs=2, default_hooks=kill, loop=loop) == [-signal.SIGKILL]
+    assert (tmp_path / "killed" / "history.jsonl").exists() and not (tmp_path / "killed" / "checkpoint.pth").exists()
+    with pytest.raises(UserError, match=r"run\.json is of a search run, this is a trials run"):
+        search(config(tmp_path / "killed", resume=True))
+    with pytest.raises(UserError, match=r"run\.json is of another config \(param_scheduler\.T_max is 2 there and 3 here\)"):
+        search(tiny.config(tmp_path / "killed", epochs=3, loop=loop, resume=True))
+    assert tiny.in_children(tmp_path / "killed", epochs=2, loop=loop, resume=True) == [0]
+
+
 def test_a_small_space_ends_when_it_is_exhausted(tmp_path, monkeypatch):
     from search.engine import trial_search
 
     monkeypatch.setattr(trial_search.Execution, "results", lambda self, runs: [fake(run) for run in runs])
-    monkeypatch.setattr(trial_search, "_finish", lambda cfg, strategy, seed, recorded, tried, work_dir: (recorded, tried))
+    monkeypatch.setattr(
+        trial_search, "_finish", lambda cfg, strategy, seed, recorded, tried, budget, work_dir: (recorded, tried)
+    )
     recorded, tried = search(config(tmp_path, trials=10**6))
     assert len({trial.architecture for trial in tried}) == len(tried) == recorded.space.size < 10**6
 
@@ -126,7 +182,19 @@ def test_only_networks_within_a_budget_are_tried(tmp_path, searched):
     cfg.budget = dict(params=costs[0])
     found = search(cfg)
     assert all(row["cost"]["params"] <= costs[0] for row in lines(tmp_path / "a"))
-    assert found.summary["derived"]["params"] <= costs[0]
+    derived, said = found.summary["derived"], found.summary["budget"]
+    assert derived["params"] <= costs[0]
+    assert said == {
+        "limits": {"params": {"limit": costs[0], "derived": derived["params"]}},
+        "input_size": [3, 6, 6],
+        "table": None,
+    }
+    assert load(found.path).provenance["cost"]["activations"] == derived["activations"]
+    shown = section(found.summary)
+    assert shown["head"] == ("", "limit", "derived") and shown["text"].startswith(
+        "Only networks within the budget were scored."
+    )
+    assert "Budget of the whole network" in (tmp_path / "a" / "report.html").read_text()
     for budget, says in (
         (dict(params=1), r"budget\.params=1 parameters can't be met by drawing"),
         (dict(activations="4B"), r"budget\.activations=1 activations \(0\.0 MB in float32\) can't be met by drawing"),

@@ -1,0 +1,68 @@
+"""Processor time of a run over all its attempts: killed, interrupted and failed ones count too."""
+
+import json
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+NAME = "spent.json"
+# seconds between two writings: as much of a killed attempt may be missing
+EVERY = 10.0
+
+
+def earlier(folder: Path, fingerprint: str) -> float | None:
+    """Processor seconds of the attempts so far at the run of this fingerprint; None where nothing was written of it."""
+    try:
+        found = json.loads((folder / NAME).read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        # never written, or not before the power failed
+        return None
+    return float(found["cpu_seconds"]) if found["fingerprint"] == fingerprint else None
+
+
+class Spent:
+    """Counts this process's processor seconds in a block, added to those of a run's earlier attempts.
+
+    They are kept in a file of the run's folder: written every `EVERY` seconds, by a thread, and after the block. So what a kill
+    loses of the sum is at most the last `EVERY` seconds, and what loader processes used that hadn't ended; steps that are
+    repeated after it are in the sum twice, as they were done twice.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder, self._fingerprint = folder, fingerprint
+        self._before = earlier(folder, fingerprint) or 0.0
+        self._begin = _here()
+        self._over, self._writes = threading.Event(), threading.Thread(target=self._keep, name="counts", daemon=True)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Of all attempts until now."""
+        return self._before + _here() - self._begin
+
+    def __enter__(self) -> "Spent":
+        self._writes.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._over.set()
+        self._writes.join()
+        self._write()
+
+    def _keep(self) -> None:
+        while not self._over.wait(EVERY):
+            self._write()
+
+    def _write(self) -> None:
+        temporary = self._folder / f".{NAME}.tmp"
+        # a full disk is met by the run itself, which says so
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"fingerprint": self._fingerprint, "cpu_seconds": self.cpu_seconds}))
+            os.replace(temporary, self._folder / NAME)
+
+
+def _here() -> float:
+    """Processor time of this process and of those of its loaders that have ended."""
+    return sum(os.times()[:4])
