@@ -106,6 +106,7 @@ def test_another_mathematics_is_not_measured(tool, project, capsys):
     assert "the gradients of the project's network differ from ours" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_counts_on_the_meta_device(tool, project, tmp_path):
     path = tmp_path / "step.json"
     options = ("--pc-darts", project(), "--executions", "reference", "--json", path)

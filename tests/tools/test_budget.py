@@ -71,6 +71,7 @@ def test_a_classifier_is_found_within_its_budget_or_not_at_all(tool, found, sear
     assert "'mac', the nearest known one is 'macs'" in found(2, search_config, tmp_path / "x", "budget.mac=1")
 
 
+@pytest.mark.slow
 def test_a_segmentor_is_found_within_its_budget_or_not_at_all(tool, found, tmp_path, one_thread, capsys, monkeypatch):
     pytest.importorskip("mmseg")
     monkeypatch.setitem(os.environ, "VISNAS_CACHE", str(tmp_path / "cache"))

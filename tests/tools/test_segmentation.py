@@ -135,7 +135,8 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tool, configs, trained, tmp_p
     assert "leftImg8bit/train does not exist" in said("search", folder, "--cfg-options", f"data_root={tmp_path}")
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_search_goes_on_bit_for_bit(tmp_path, cache, workers):
     goes_on_bit_for_bit(write(tmp_path, "cells_pc_darts_scenes_cpu", ONLY_SEARCH, workers), tmp_path)
 

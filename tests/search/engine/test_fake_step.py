@@ -67,9 +67,8 @@ def measured(cfg):
 EXECUTIONS = [("reference", "fast"), ("batched", "fast"), ("batched", "balanced"), ("batched", "small")]
 
 
-@pytest.mark.parametrize(
-    ("name", "k"), [pytest.param("cells_darts_cifar10", 1, marks=pytest.mark.slow), ("cells_pc_darts_cifar10", 4)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "k"), [("cells_darts_cifar10", 1), ("cells_pc_darts_cifar10", 4)])
 def test_bytes_kept_equal_the_measured(name, k):
     kept = []
     for plan, memory in EXECUTIONS:
@@ -146,6 +145,7 @@ def test_averaged_weights_and_accumulation_count():
     assert accumulated.peaks["architecture"] > need.peaks["architecture"]
 
 
+@pytest.mark.slow
 def test_a_parted_batch_needs_little_more_than_a_part():
     batches = {f"{loader}_dataloader.batch_size": 16 for loader in ("train", "arch", "val")}
     cfg = settings("cells_pc_darts_cifar10", **batches)

@@ -142,7 +142,7 @@ def test_keeps_its_inputs_and_those_of_the_norms():
     assert kept == maps + vectors
 
 
-@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("affine", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_operators_pass_opcheck(affine):
     structure = Structure(1, (2,), (3, 3), (1, 1), 1, True, False, True, True, 1)
     given, others = inputs(structure, 2, (3, 2), affine)

@@ -93,7 +93,7 @@ def check(exact, reference, triton):
 @pytest.mark.parametrize(
     ("k", "memory", "training"),
     [
-        (2, "fast", True),
+        pytest.param(2, "fast", True, marks=pytest.mark.slow),
         (2, "fast", False),
         *(pytest.param(k, "fast", True, marks=pytest.mark.slow) for k in (1, 4, 8)),
         *(pytest.param(2, memory, True, marks=pytest.mark.slow) for memory in ("balanced", "small")),

@@ -123,6 +123,7 @@ def average_precision(annotations, predictions) -> float:
     return float(evaluation.stats[0])
 
 
+@pytest.mark.slow
 def test_mmdet_trains_validates_and_infers(coco):
     torch.manual_seed(0)
     source = MODELS.build(BACKBONE)

@@ -89,6 +89,7 @@ def config(folder, backbone: dict, in_channels: list[int]) -> dict:
     )
 
 
+@pytest.mark.slow
 def test_mmseg_trains_validates_and_infers(cityscapes):
     torch.manual_seed(0)
     source = MODELS.build(three_levels("darts"))
