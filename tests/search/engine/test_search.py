@@ -1,6 +1,7 @@
 """A search and a training in this process: what they write, mmengine's hooks and backends, what they refuse."""
 
 import json
+import shutil
 import re
 
 import pytest
@@ -236,6 +237,7 @@ def test_mmengines_own_checkpoint_hook_works_besides(tmp_path):
 def test_resuming_before_the_first_checkpoint_starts_again(tmp_path):
     search(tiny.config(tmp_path / "straight", epochs=2))
     (tmp_path / "killed").mkdir()
+    shutil.copy(tmp_path / "straight" / "run.json", tmp_path / "killed")
     (tmp_path / "killed" / "history.jsonl").write_text("{}\nhalf a li")
     search(tiny.config(tmp_path / "killed", epochs=2, resume=True))
     assert tiny.differences(tiny.state(tmp_path / "straight"), tiny.state(tmp_path / "killed")) == []
