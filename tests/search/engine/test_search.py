@@ -1,8 +1,8 @@
 """A search and a training in this process: what they write, mmengine's hooks and backends, what they refuse."""
 
 import json
-import shutil
 import re
+import shutil
 
 import pytest
 import torch
