@@ -50,7 +50,9 @@ def pyramid_of(name: str) -> str | None:
 
 def cells_of(architecture: Mapping[str, object], pyramid: str) -> tuple[tuple[int, ...], tuple[Cell, ...]]:
     """The levels of the inputs, finest first, and the cells."""
-    outputs = [int(level) for level in architecture[f"{pyramid}/outputs"]]  # type: ignore[attr-defined]
+    order = architecture[f"{pyramid}/outputs"]
+    assert isinstance(order, tuple | list)
+    outputs = [int(level) for level in order]
     levels = tuple(sorted(outputs))
     numbers = sorted(int(name.split("/n")[-1].split("/")[0]) for name in architecture if name.startswith(f"{pyramid}/n"))
     known, taken, cells = list(levels), set[int](), []

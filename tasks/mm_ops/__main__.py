@@ -1,7 +1,8 @@
 """Run a script of mmdet, mmseg or your own that needs mmcv's operations: ``python -m tasks.mm_ops SCRIPT [ARGUMENT ...]``.
 
 The ``custom_imports`` of a config come too late for a script that imports, say, `mmdet.apis` before it reads the config, where
-mmdet is upstream's and mmcv has no compiled operations (mmcv-lite). mmdet's tools/test.py is one.
+mmdet is upstream's and mmcv has no compiled operations (mmcv-lite). mmdet's tools/test.py is one. ``-m`` imports this package,
+which brings the operations, before it runs this file.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
-
-# for its effect; `-m` has imported it already
-from tasks import mm_ops  # noqa: F401
 
 
 def main(arguments: list[str]) -> int:

@@ -1,31 +1,12 @@
 """A small Faster R-CNN for CPUs with an Auto-FPN-style neck and heads: ResNet-18 from scratch, 64 channels."""
 
-_base_ = "faster_rcnn_resnet18.py"
+_base_ = "auto_fpn_faster_rcnn.py"
 
 model = dict(
-    neck=dict(
-        _delete_=True,
-        type="search.AutoFPN",
-        # written from the backbone
-        in_channels=[64, 128, 256, 512],
-        channels=64,
-        fused=4,
-        num_outs=5,
-    ),
-    rpn_head=dict(type="search.CellRPNHead", cell=dict(type="search.HeadCell", part="rpn_cell", nodes=1)),
-    roi_head=dict(
-        bbox_head=dict(
-            _delete_=True,
-            type="search.CellBBoxHead",
-            cell=dict(type="search.HeadCell", part="box_cell"),
-            in_channels=64,
-            channels=128,
-            # read from the data
-            num_classes=80,
-            bbox_coder={{_base_.model.roi_head.bbox_head.bbox_coder}},
-            reg_class_agnostic=False,
-            loss_cls={{_base_.model.roi_head.bbox_head.loss_cls}},
-            loss_bbox={{_base_.model.roi_head.bbox_head.loss_bbox}},
-        ),
-    ),
+    backbone=dict(depth=18, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    neck=dict(in_channels=[64, 128, 256, 512], channels=64),
+    rpn_head=dict(in_channels=64, feat_channels=64),
+    roi_head=dict(bbox_roi_extractor=dict(out_channels=64), bbox_head=dict(in_channels=64, channels=128)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=250), rcnn=dict(sampler=dict(num=128))),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=250)),
 )

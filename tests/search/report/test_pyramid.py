@@ -1,8 +1,11 @@
+import random
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
+from backbones import nas_fpn
+from backbones.merging_cell import Attention, wire
 from search.report import draw_cell, draw_pyramid, pyramid_names
 from search.report.pyramid import Cell, cells_of, pyramid_of
 from search.space import load
@@ -30,6 +33,17 @@ def test_the_published_pyramid(part):
         Cell(7, "attention", (6, 9), (4,)),
         Cell(6, "attention", (9, 10), ()),
     )
+
+
+def test_random_pyramids_are_wired_as_the_neck_wires_them(part):
+    rng = random.Random(0)
+    for _ in range(40):
+        architecture = part.space.sample(rng)
+        levels, cells = cells_of(architecture, "nas_fpn")
+        steps = wire(nas_fpn.cells_of(architecture), levels, Attention())
+        assert [(c.level, c.op, set(c.inputs), c.added) for c in cells] == [
+            (s.level, s.op, set(s.inputs), s.added) for s in steps
+        ]
 
 
 def test_every_feature_and_line_is_drawn(part):
