@@ -19,7 +19,7 @@ from search.engine.benchmark_file import Entry
 from search.engine.errors import UserError, values_are_the_users
 from search.engine.searchable import searchable
 from search.registry import MODELS
-from search.space import Architecture, Space, load, save
+from search.space import Architecture, Space, load, save, split_parts
 from search.strategies import random_architectures
 from search.supernet import Record, record
 
@@ -41,10 +41,7 @@ def architecture_of(entry: Entry, cfg: Config) -> Parts:
         recorded = _recorded(cfg, without_arch=True)
         (drawn,) = random_architectures(recorded.space, 1, entry.random)
         origin = {"strategy": "random", "seed": entry.random}
-        return {
-            name: (space, Architecture({c.name: drawn[c.name] for c in space if c.name in drawn}), origin)
-            for name, space in recorded.parts.items()
-        }
+        return {name: (*part, origin) for name, part in split_parts(recorded.parts, drawn).items()}
     parts: Parts = {}
     held: dict[str, str] = {}
     for path in entry.arch:

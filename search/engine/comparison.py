@@ -24,7 +24,7 @@ from search.engine.data import require_seed
 from search.engine.errors import UserError
 from search.engine.history import finite
 from search.engine.trials import Execution, Run
-from search.space import Architecture, Space, load, save
+from search.space import Architecture, Space, load, save, split_parts
 from search.strategies import AskTell, RandomSearch, random_architectures
 from search.strategies.within import Within, architectures_within
 
@@ -165,7 +165,7 @@ def _random_search(
         asked = []
         for seed, strategy in strategies.items():
             for i in range(len(trials[seed]), min(count, joint.size)):
-                parts = _split(spaces, strategy.ask())
+                parts = split_parts(spaces, strategy.ask())
                 asked.append((seed, _write(protocol, f"random_search{seed}", f"{i}", parts)))
         runs = [protocol.training(f"random search {seed}, trial", arch, first, False, protocol.short) for seed, arch in asked]
         for (seed, arch), result in zip(asked, execution.results(runs), strict=True):
@@ -243,18 +243,12 @@ def _draw(spaces: dict[str, Space], count: int, budget: Budget | None) -> list[P
         drawn = random_architectures(joint, number, RANDOM_SEED)
     else:
         drawn = architectures_within(joint, number, RANDOM_SEED, budget.within, TRIES)
-    return [_split(spaces, architecture) for architecture in drawn]
+    return [split_parts(spaces, architecture) for architecture in drawn]
 
 
 def _joint(spaces: dict[str, Space]) -> Space:
     """All parts' choices as one space, so that random architectures are uniform over whole networks."""
     return Space("all parts", [choice for space in spaces.values() for choice in space])
-
-
-def _split(spaces: dict[str, Space], whole: Architecture) -> Parts:
-    return {
-        name: (space, Architecture({c.name: whole[c.name] for c in space if c.name in whole})) for name, space in spaces.items()
-    }
 
 
 def _found(protocol: Protocol, run: Run) -> Path:

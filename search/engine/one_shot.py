@@ -15,7 +15,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 
 from search import report
-from search.space import Architecture
+from search.space import Architecture, split_parts
 from search.space import save as save_architecture
 from search.strategies.one_shot import OneShotStrategy
 from search.strategies.random_search import Exhausted
@@ -191,10 +191,6 @@ def _finish(
     if budget is not None:
         summary["budget"] = budget.summary(best.architecture)
     if runner.rank == 0:
-        parts = {
-            name: (space, Architecture({c.name: best.architecture[c.name] for c in space if c.name in best.architecture}))
-            for name, space in runner.parts.items()
-        }
         provenance = {
             "strategy": runner.strategy.name,
             "seed": runner.seed,
@@ -204,7 +200,7 @@ def _finish(
             "cost": {key: derived[key] for key in COST if key in derived},
             "commit": summary["versions"]["commit"],
         }
-        save_architecture(path, parts, provenance)
+        save_architecture(path, split_parts(runner.parts, best.architecture), provenance)
         write_json(work_dir / "summary.json", summary)
         report.write(work_dir)
     return SearchResult(best.architecture, path, best.score, summary)

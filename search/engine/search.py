@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from search import report
-from search.space import Architecture
+from search.space import Architecture, split_parts
 from search.space import save as save_architecture
 from search.strategies.one_shot import OneShotStrategy
 from search.strategies.random_search import random_architectures
@@ -153,13 +153,6 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
     if runner.budget is not None:
         summary["budget"] = runner.budget.summary(runner.arch_params.logits, runner.probabilities())
     if runner.rank == 0:
-        parts = {
-            name: (
-                space,
-                Architecture({c.name: architecture[c.name] for c in space if c.name in architecture}),
-            )
-            for name, space in runner.parts.items()
-        }
         provenance = {
             "strategy": runner.strategy.name,
             "seed": runner.seed,
@@ -169,7 +162,7 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
             "cost": {k: derived[k] for k in COST if k in derived},
             "commit": summary["versions"]["commit"],
         }
-        save_architecture(path, parts, provenance)
+        save_architecture(path, split_parts(runner.parts, architecture), provenance)
         write_json(work_dir / "summary.json", summary)
         report.write(work_dir)
     return SearchResult(architecture, path, derived["score_supernet"], summary)

@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from search import report
 from search.registry import MODELS
-from search.space import Architecture, Space
+from search.space import Architecture, Space, split_parts
 from search.space import save as save_architecture
 from search.strategies.random_search import Exhausted
 from search.strategies.sampling import SamplingStrategy
@@ -193,16 +193,9 @@ def _run(recipe: Path, number: int, parts: Mapping[str, Space], architecture: Ar
     folder = recipe.parent / f"{number:05d}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "architecture.json"
-    save_architecture(path, _split(parts, architecture), {"strategy": cfg.strategy["type"], "trial": number})
+    save_architecture(path, split_parts(parts, architecture), {"strategy": cfg.strategy["type"], "trial": number})
     seed = (cfg.get("randomness") or {}).get("seed", cfg.get("seed", 0))
     return Run("train", f"trial {number}", folder / "train", str(recipe), (), seed, path)
-
-
-def _split(parts: Mapping[str, Space], whole: Architecture) -> dict[str, tuple[Space, Architecture]]:
-    """An architecture of the joint space, part by part."""
-    return {
-        name: (space, Architecture({c.name: whole[c.name] for c in space if c.name in whole})) for name, space in parts.items()
-    }
 
 
 def _higher_is_better(cfg: Config, trial: Tried) -> float:
@@ -293,7 +286,7 @@ def _finish(
         "cost": {key: derived[key] for key in COST if key in derived},
         "commit": summary["versions"]["commit"],
     }
-    save_architecture(path, _split(recorded.parts, best.architecture), provenance)
+    save_architecture(path, split_parts(recorded.parts, best.architecture), provenance)
     write_json(work_dir / "summary.json", summary)
     report.write(work_dir)
     return SearchResult(best.architecture, path, best.score, summary)

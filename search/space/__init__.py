@@ -4,7 +4,7 @@ from search.space.architecture import Architecture
 from search.space.choice import Choice, OneOf, Option, Ordinal, Token, Value
 from search.space.decode import Argmax, TopInputs
 from search.space.encode import encode, width
-from search.space.files import ArchitectureFile, Part, load, save
+from search.space.files import ArchitectureFile, Part, load, save, split_parts
 from search.space.space import Space
 from search.space.structured import Order, SomeOf, Walk
 
@@ -27,5 +27,6 @@ __all__ = [
     "encode",
     "load",
     "save",
+    "split_parts",
     "width",
 ]

@@ -56,6 +56,14 @@ class ArchitectureFile:
         return part.architecture
 
 
+def split_parts(parts: Mapping[str, Space], whole: Mapping[str, Any]) -> dict[str, tuple[Space, Architecture]]:
+    """An architecture of all parts' choices together, part by part, as `save` takes it."""
+    return {
+        name: (space, Architecture({choice.name: whole[choice.name] for choice in space if choice.name in whole}))
+        for name, space in parts.items()
+    }
+
+
 def save(
     path: str | os.PathLike[str],
     parts: Mapping[str, tuple[Space, Architecture]],
