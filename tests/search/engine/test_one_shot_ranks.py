@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def test_scores_are_those_of_the_search_which_stays_as_it_is(searched):
     assert {path: path.stat().st_mtime_ns for path in searched.rglob("*")} == before
 
 
-def test_trainings_that_agree_and_that_disagree(searched, tmp_path):
+def test_trainings_that_agree_and_that_disagree(searched, tmp_path, monkeypatch):
+    # as if all were scored within one second
+    monkeypatch.setattr(time, "strftime", lambda *args: "20260101_000000")
     rows = scored_by(searched)
     assert len({score for _, score in rows}) > 2
     same = ranks([searched], comparison(tmp_path, rows))
