@@ -54,7 +54,8 @@ PARAMS: Mapping[str, str] = {
 }
 ACTIVATIONS = "numbers in the outputs of convolutions and matrix products, of one image, without auxiliary heads"
 _ATEN = torch.ops.aten
-_NORMS = (_ATEN.native_batch_norm, _ATEN._native_batch_norm_legit_no_training)
+_EVAL_NORM = _ATEN._native_batch_norm_legit_no_training
+_NORMS = (_ATEN.native_batch_norm, _EVAL_NORM)
 _GLOBAL_POOLS = (_ATEN._adaptive_avg_pool2d, _ATEN.mean)
 
 
@@ -100,6 +101,10 @@ class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func._overloadpacket is _EVAL_NORM:
+            # it leaves the shape as it is; torch's own way to find that out is half of what counting a network takes
+            x = args[0]
+            return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
         result = func(*args, **(kwargs or {}))
         self.total += activations_of(func, result)
         return result
@@ -231,10 +236,12 @@ def _left_out(model: nn.Module, counter: FlopCounterMode, activations: _Activati
 
 def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
     """What each operation adds to a convention's count, called by the counter with real (meta) tensors."""
+    # what has a formula isn't taken apart
+    nothing = dict.fromkeys(_NORMS, _elements(lambda x, y: 0))
     if convention == "macs+atrous":
-        return {_ATEN.convolution: _padded_convolution}
+        return {**nothing, _ATEN.convolution: _padded_convolution}
     if convention == "macs+pool":
-        return dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x))
+        return {**nothing, **dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x))}
     if convention == "thop":
         return {
             **dict.fromkeys(_NORMS, _elements(lambda x, y: 4 * y)),
@@ -247,7 +254,7 @@ def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
             **dict.fromkeys((_ATEN.relu, _ATEN.relu_), _elements(lambda x, y: y)),
             **dict.fromkeys((*_GLOBAL_POOLS, _ATEN.avg_pool2d), _elements(lambda x, y: 3 * y)),
         }
-    return {}
+    return nothing
 
 
 @register_flop_formula(torch.ops.torchvision.deform_conv2d)
