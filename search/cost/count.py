@@ -56,6 +56,10 @@ ACTIVATIONS = "numbers in the outputs of convolutions and matrix products, of on
 _ATEN = torch.ops.aten
 _EVAL_NORM = _ATEN._native_batch_norm_legit_no_training
 _NORMS = (_ATEN.native_batch_norm, _EVAL_NORM)
+_ACTIVATIONS = {
+    *(_ATEN.relu, _ATEN.relu_, _ATEN.hardtanh, _ATEN.hardtanh_, _ATEN.silu, _ATEN.silu_),
+    *(_ATEN.hardswish, _ATEN.hardswish_, _ATEN.sigmoid, _ATEN.sigmoid_, _ATEN.hardsigmoid, _ATEN.hardsigmoid_),
+}
 _GLOBAL_POOLS = (_ATEN._adaptive_avg_pool2d, _ATEN.mean)
 
 
@@ -101,10 +105,12 @@ class _Activations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # these leave the shape as it is; torch's own way to find that out is half of what counting a network takes
         if func._overloadpacket is _EVAL_NORM:
-            # it leaves the shape as it is; torch's own way to find that out is half of what counting a network takes
             x = args[0]
             return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
+        if func._overloadpacket in _ACTIVATIONS:
+            return args[0] if func._schema.is_mutable else torch.empty_like(args[0])
         result = func(*args, **(kwargs or {}))
         self.total += activations_of(func, result)
         return result
@@ -237,19 +243,21 @@ def _left_out(model: nn.Module, counter: FlopCounterMode, activations: _Activati
 def _formulas(convention: str) -> dict[Any, Callable[..., int]]:
     """What each operation adds to a convention's count, called by the counter with real (meta) tensors."""
     # what has a formula isn't taken apart
-    nothing = dict.fromkeys(_NORMS, _elements(lambda x, y: 0))
+    nothing = dict.fromkeys((*_NORMS, *_ACTIVATIONS), _elements(lambda x, y: 0))
     if convention == "macs+atrous":
         return {**nothing, _ATEN.convolution: _padded_convolution}
     if convention == "macs+pool":
         return {**nothing, **dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x))}
     if convention == "thop":
         return {
+            **nothing,
             **dict.fromkeys(_NORMS, _elements(lambda x, y: 4 * y)),
             **dict.fromkeys(_GLOBAL_POOLS, _elements(lambda x, y: x + y)),
             _ATEN.avg_pool2d: _elements(lambda x, y: y),
         }
     if convention == "thop-legacy":
         return {
+            **nothing,
             **dict.fromkeys((*_NORMS, _ATEN.max_pool2d_with_indices), _elements(lambda x, y: 2 * y)),
             **dict.fromkeys((_ATEN.relu, _ATEN.relu_), _elements(lambda x, y: y)),
             **dict.fromkeys((*_GLOBAL_POOLS, _ATEN.avg_pool2d), _elements(lambda x, y: 3 * y)),
