@@ -1,3 +1,4 @@
+import gc
 import os
 
 # Two workers on two cores, each with threads for both, are slower than with one thread each; read when torch is imported.
@@ -11,6 +12,12 @@ from mmengine.registry import DefaultScope
 # functions is imported, which many modules of torch do: so here, and not beside those tests.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_finish():
+    """What all tests import stays; mmengine's data sets collect garbage, which would look through all of it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
