@@ -52,7 +52,11 @@ def agree(first, second):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("k", "layout"), [(1, "search"), (1, "published"), (2, "search"), (2, "published"), (4, "search"), (8, "search")]
+    ("k", "layout"),
+    [
+        *((1, "search"), (2, "published"), (4, "search")),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in ((1, "published"), (2, "search"), (8, "search"))),
+    ],
 )
 def test_equal_under_softmax(k, layout, training):
     params, models = pair(partial=k, filters=max(4, k), layout=layout, edge_logits=True)

@@ -238,6 +238,7 @@ def test_a_missing_script_is_named(arguments, capsys):
     assert "python -m tasks.mm_ops SCRIPT" in said and (not arguments or "no script 'nowhere.py'" in said)
 
 
+@pytest.mark.slow
 def test_our_registry_finds_models_of_mmdet_by_itself():
     pytest.importorskip("mmdet")
     assert "RetinaHead" in python("-c", "from search.registry import MODELS\nprint(MODELS.get('mmdet.RetinaHead'))")

@@ -228,6 +228,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_last_checkpoint(tool, search_config, searched, tmp_path):
     (tmp_path / "tools_search.py").write_text((ROOT / "tools" / "search.py").read_text())
     script = tmp_path / "full.py"

@@ -186,6 +186,7 @@ class AutoDeeplab(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_ours_beside_a_segmentor(tool, tmp_path):
     pytest.importorskip("mmseg")
     (tmp_path / "auto_deeplab.py").write_text(SEGMENTOR)

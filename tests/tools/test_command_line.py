@@ -173,6 +173,7 @@ def launch(name, *argv):
     return done
 
 
+@pytest.mark.slow
 def test_two_processes(search_config, train_config, tmp_path):
     launch("search", search_config, "--work-dir", tmp_path / "s")
     saved = read_own(tmp_path / "s" / "checkpoint.pth")["visnas"]

@@ -44,19 +44,13 @@ def test_a_mistake_in_a_runs_own_process_has_one_sentence_too(tmp_path, capsys):
     assert not (tmp_path / "w" / "search" / "digits_search" / "seed0" / "result.json").exists()
 
 
-def test_the_demonstration_runs_from_another_folder_and_again_in_no_time(tmp_path, capsys):
+def test_the_demonstration_runs_from_another_folder_and_again_in_no_time(tmp_path, capsys, monkeypatch):
     options = ["--work-dir", str(tmp_path / "demo"), "--parts", "digits", "--random", "1"]
     options += ["--search-options", *SHORT_SEARCH, "--retrain-options", *SHORT_RECIPE]
     work_dir = tmp_path / "demo" / "digits"
-    found = subprocess.run(
-        [sys.executable, ROOT / "tools" / "demo.py", *options],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert found.returncode == 0, found.stderr
-    assert str(work_dir / "report.html") in found.stdout
+    monkeypatch.chdir(tmp_path)
+    assert demo.main(options) == 0
+    assert str(work_dir / "report.html") in capsys.readouterr().out
     result = json.loads((work_dir / "compare.json").read_text())
     assert [row["group"] for row in result["runs"]] == ["digits_search", "random architectures"]
     assert all(0 <= row["test"] <= 100 and row["params"] > 0 for row in result["runs"])

@@ -15,6 +15,8 @@ from search.engine.searchable import modules_with
 from tests.search.engine import tiny
 from tests.search.engine.test_fake_step import Adapter, settings
 
+ONE_CELL = {"model.backbone.layers": 1, "model.backbone.reductions": (), "model.backbone.nodes": 1}
+
 
 def planner(name="cells_pc_darts_cifar10", **options):
     cfg = settings(name, **options)
@@ -49,21 +51,21 @@ def test_bfloat16_is_not_offered_where_it_is_emulated(monkeypatch):
 
 
 def test_a_schedule_of_k_is_planned_at_its_last_stage():
-    plan = planner(**{"train_cfg.stages": [dict(begin=25, partial=2)]})
+    plan = planner(**{**ONE_CELL, "train_cfg.stages": [dict(begin=25, partial=2)]})
     assert plan.ladders.partial == (2,)
     assert plan.options(plan.ladders.first) == {}
     needs = plan.needs().exact(plan.ladders.first)
-    last = planner(**{"model.backbone.partial": 2})
+    last = planner(**{**ONE_CELL, "model.backbone.partial": 2})
     assert needs == last.needs().exact(last.ladders.first)
     with pytest.raises(UserError, match="begin=50 comes after the last of 50 epochs"):
         planner(**{"train_cfg.stages": [dict(begin=50, partial=2)]})
 
 
 def test_another_plan_of_the_config_is_kept():
-    plan = planner(**{"model.backbone.plan": "auto", "model.backbone.memory": "balanced"})
+    plan = planner(**{**ONE_CELL, "model.backbone.plan": "auto", "model.backbone.memory": "balanced"})
     assert plan.ladders.execution == ("auto/balanced", "auto/small")
     # without CUDA it is the batched plan, and is counted so
-    batched = planner(**{"model.backbone.plan": "batched", "model.backbone.memory": "balanced"})
+    batched = planner(**{**ONE_CELL, "model.backbone.plan": "batched", "model.backbone.memory": "balanced"})
     assert plan.needs().exact(plan.ladders.first) == batched.needs().exact(batched.ladders.first)
     cfg = settings("cells_pc_darts_cifar10")
     table = Planner(cfg, adapter_of(cfg), Reserve(), plans=("batched", "triton"))

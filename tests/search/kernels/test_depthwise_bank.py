@@ -78,15 +78,27 @@ def equal_the_definition(case, dtype, stride, layout) -> None:
         assert made.is_contiguous(memory_format=LAYOUTS["nchw" if weights_gradient else layout])
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(
+    ("stride", "layout"),
+    [
+        *((1, "nchw"), (2, "channels_last")),
+        *(pytest.param(*both, marks=pytest.mark.slow) for both in ((1, "channels_last"), (2, "nchw"))),
+    ],
+)
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_equal_the_definition(case, stride, layout):
     equal_the_definition(case, torch.float32, stride, layout)
 
 
-@pytest.mark.parametrize(("stride", "layout"), [(1, "channels_last"), (2, "nchw")])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "stride", "layout"),
+    [
+        *((torch.bfloat16, 1, "channels_last"), (torch.float16, 2, "nchw")),
+        pytest.param(torch.bfloat16, 2, "nchw", marks=pytest.mark.slow),
+        pytest.param(torch.float16, 1, "channels_last", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_kernels_equal_the_definition_in_half_types(dtype, stride, layout):
     equal_the_definition("unlike targets", dtype, stride, layout)
 
