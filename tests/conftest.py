@@ -14,8 +14,9 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
-def pytest_collection_finish():
-    """What all tests import stays; mmengine's data sets collect garbage, which would look through all of it each time."""
+@pytest.fixture(scope="module", autouse=True)
+def imports_are_no_garbage():
+    """What is imported stays; mmengine's data sets collect garbage, which would look through all of it each time."""
     gc.collect()
     gc.freeze()
 

@@ -11,6 +11,7 @@ from backbones.published import ARCHS, FOLDERS, config_of, find, published, read
 from backbones.spec import NotBuildable, model_config
 from search.cost.published import counted, input_size_of
 from search.registry import MODELS
+from tests.backbones import few_of_a_schema
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = ARCHS.parents[1]
@@ -31,7 +32,7 @@ def category(status: str) -> str:
     return status if status.startswith("exact") else status.split(" (")[0].lower()
 
 
-@pytest.mark.parametrize("row", SPECIFIED, ids=lambda row: row["name"])
+@pytest.mark.parametrize("row", few_of_a_schema.parameters(SPECIFIED))
 def test_row(row):
     try:
         config = config_of(row)

@@ -18,6 +18,7 @@ def report(tool, tmp_path_factory, one_thread):
     return json.loads(path.read_text())
 
 
+@pytest.mark.slow
 def test_says_where_it_measured(report):
     conditions = report["conditions"]
     assert conditions["torch"] == torch.__version__
@@ -26,6 +27,7 @@ def test_says_where_it_measured(report):
     assert report["tests"] == "skipped" and report["rounds"] == 2 and report["unit"] == "s"
 
 
+@pytest.mark.slow
 def test_every_kernel_and_cell_by_every_way(report):
     cases = {(case["case"], case["shape"]["K"]): case["ways"] for case in report["cases"]}
     # with all channels in the candidates nothing bypasses them
@@ -39,6 +41,7 @@ def test_every_kernel_and_cell_by_every_way(report):
             assert set(bench.executions(DEVICE)) <= set(ways)
 
 
+@pytest.mark.slow
 def test_every_figure_is_there(report):
     for case in report["cases"]:
         assert case["size"] == "quick"
@@ -60,6 +63,7 @@ def test_every_figure_is_there(report):
             assert way["kept"] > 0
 
 
+@pytest.mark.slow
 def test_the_floor_by_hand(report):
     (case,) = (c for c in report["cases"] if c["case"] == "norm_sum" and c["shape"]["K"] == 2)
     shape = case["shape"]
@@ -69,6 +73,7 @@ def test_the_floor_by_hand(report):
     assert case["floor"]["backward"] == (2 * shape["N"] + 1) * one + 2 * weight
 
 
+@pytest.mark.slow
 def test_the_reference_is_one_and_a_cell_keeps_less_by_recomputing(report):
     for case in report["cases"]:
         assert case["ways"]["reference"]["wall_ratio"]["values"] == [1.0, 1.0]

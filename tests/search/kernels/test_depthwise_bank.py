@@ -233,20 +233,21 @@ def test_weights_gradients_cost_nothing_where_none_is_asked_for(stacked):
     assert [len(call.args[-1]) for call in backward.call_args_list] == [0, 1, 1]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["nchw", pytest.param("channels_last", marks=pytest.mark.slow)])
 def test_forward_operator_passes_opcheck(layout):
     x, weights = inputs((1, 2, 3, 2), (1, 1), (3, 3), layout=layout)
     leaves = (x.requires_grad_(), [w.requires_grad_() for w in weights])
     torch.library.opcheck(operator.forward_op, (*leaves, [1, 2], 2, True, True, True))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [pytest.param("nchw", marks=pytest.mark.slow), "channels_last"])
 def test_backward_operator_passes_opcheck(layout):
     x, weights = inputs((1, 2, 3, 2), (1, 1), (3, 3), layout=layout)
     convs, pooled = depthwise_bank_reference(x, weights, [1, 2], 2)
     torch.library.opcheck(operator.backward_op, (x, weights, [1, 2], 2, True, convs, None, None, pooled[1], True))
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph():
     x, weights = inputs((2, 3, 5, 4), (2, 1), (3, 5))
     expected = results(bank_kernels, x, weights, (1, 2), 2)

@@ -79,7 +79,9 @@ def test_equals_the_definition(case, gated):
     check(actual, exact, [max(1e-5, 2 * relative_rms(s, e)) for s, e in zip(single, exact, strict=True)])
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.bfloat16, 0.1), pytest.param(torch.float16, 0.02, marks=pytest.mark.slow)], ids=str
+)
 def test_half_types(dtype, bound):
     given, others = inputs(SMALL, 2, (4, 4), False, dtype=dtype)
     with poisoned():
@@ -156,6 +158,7 @@ def test_operators_pass_opcheck(affine):
         torch.library.opcheck(operator.backward_op, (y, *detached, kept, True))
 
 
+@pytest.mark.slow
 def test_compiles_in_one_graph():
     given, _ = inputs(SMALL, 2, (4, 3), False)
 

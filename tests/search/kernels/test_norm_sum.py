@@ -80,8 +80,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [
+        *((torch.float32, layout) for layout in LAYOUTS),
+        *((torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
+        pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
+        pytest.param(torch.float16, "nchw", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(("shape", "affine", "batch"), CASES, ids=str)
 def test_kernels_equal_the_definition(shape, affine, batch, dtype, layout):
     torch.manual_seed(0)

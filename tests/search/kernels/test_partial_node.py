@@ -117,8 +117,16 @@ def test_definition_is_the_sum_of_the_supernets_edges(k, strides):
     assert relative_rms(y, sum(edges)) < 1e-14
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "layout"),
+    [
+        *((torch.float32, layout) for layout in LAYOUTS),
+        *((torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
+        pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
+        pytest.param(torch.float16, "nchw", marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kernels_equal_the_definition(case, dtype, layout):
     torch.manual_seed(0)
