@@ -173,12 +173,12 @@ def build(name: str, config: dict) -> nn.Module:
 
     from backbones.spec import NotBuildable
     from search.engine.errors import values_are_the_users
-    from search.registry import MODELS
+    from search.registry import MODELS, no_default_scope
 
     package = str(config.get("type")).partition(".")[0]
     if package in EXTRAS and find_spec(package) is None:
         raise NotBuildable(f"it needs {package}, which isn't installed: make setup EXTRAS={EXTRAS[package]}")
-    with values_are_the_users(name):
+    with values_are_the_users(name), no_default_scope():
         # mm's packages read their settings as attributes
         return MODELS.build(ConfigDict(config) if package in EXTRAS else config)
 

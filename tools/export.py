@@ -175,12 +175,12 @@ def build(chosen: Chosen, saved: Mapping[str, Any], args: argparse.Namespace, si
 
     from search import export
     from search.engine.errors import values_are_the_users
-    from search.registry import MODELS
+    from search.registry import MODELS, no_default_scope
     from search.supernet import recalibrate
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with values_are_the_users(chosen.name):
+        with values_are_the_users(chosen.name), no_default_scope():
             model = MODELS.build(chosen.model)
         if args.checkpoint:
             export.load_weights(model, saved, args.checkpoint)

@@ -249,7 +249,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
     from backbones import published
     from search.cost.operations import narrow
     from search.engine.errors import values_are_the_users
-    from search.registry import MODELS
+    from search.registry import MODELS, no_default_scope
     from search.supernet import record
 
     path = Path(args.model)
@@ -270,7 +270,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
     model, size = published.config_of(row), row.get("input_size")
 
     def build_published() -> nn.Module:
-        with values_are_the_users(row["name"]):
+        with values_are_the_users(row["name"]), no_default_scope():
             return MODELS.build(copy.deepcopy(model))
 
     return build_published, shape_of(args, [3, *size] if size else PUBLISHED_SHAPE)

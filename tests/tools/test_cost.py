@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).resolve().parents[2]
 RETRAIN = ROOT / "configs" / "classification" / "cells_folder_cpu_retrain.py"
@@ -47,6 +48,13 @@ def test_a_config_s_model_with_an_architecture(tool, capsys):
     path = ROOT / "backbones" / "archs" / "darts_v2.json"
     rows = [counts(tool, capsys, "--config", RETRAIN, arch, "--shape", 3, 32, 32) for arch in ("DARTS_V2", path)]
     assert rows[0] == rows[1] and rows[0]["name"] == "cells_folder_cpu_retrain"
+
+
+def test_a_detector_is_counted_in_whatever_scope_a_runner_left(tool, capsys):
+    pytest.importorskip("mmdet")
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        row = counts(tool, capsys, "RetinaNet FNA")
+    assert row["params"] > 0
 
 
 def test_json_is_all_of_the_output_in_any_folder(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from search import export
@@ -97,13 +98,14 @@ def test_a_published_network_by_name_as_a_program(tool, tmp_path):
     assert int(notes["parameters"].replace(",", "")) == sum(p.numel() for p in program.parameters())
 
 
-def test_a_detector_as_a_module_from_another_folder(tmp_path):
+def test_a_detector_as_a_module_from_another_folder(tool, tmp_path, monkeypatch):
     pytest.importorskip("mmdet")
-    # a process of its own, for mmengine's runner leaves a default scope behind, in which mmdet's parts aren't found
     options = ("--shape", "3", "64", "64", "--classes", "5", "--format", "module", "-o", "net.py")
-    command = [sys.executable, ROOT / "tools" / "export.py", "RetinaNet FNA", *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    export = tool("export")
+    monkeypatch.chdir(tmp_path)
+    # as a runner of this process leaves it
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        assert export("RetinaNet FNA", *options) == 0
     source = (tmp_path / "net.py").read_text()
     # class scores of nine anchors on five levels, then their boxes; not what becomes of them
     assert "Images [B, 3, 64, 64] -> [B, 45, 8, 8], [B, 45, 4, 4]" in source and "[B, 36, 8, 8]" in source
