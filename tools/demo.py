@@ -31,7 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the search (default 0)")
     parser.add_argument(
-        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="trainings at a time (default: 2 on 2 cores)"
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="searches and trainings at a time (default: 2 on 2 cores)"
     )
     for name in ("search", "retrain"):
         text = f"changes of the {name} configs, such as train_cfg.max_epochs=2"
@@ -56,24 +56,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.jobs < 1:
             raise UserError(f"--jobs {args.jobs}: give a whole number of at least 1")
         console = Console(width=None if sys.stdout.isatty() else 150)
-        for part in args.parts:
-            work_dir = Path(args.work_dir) / part
-            protocol = Protocol(
+        protocols = [
+            Protocol(
                 searches=(str(ROOT / "configs" / "demo" / f"{part}_search.py"),),
                 retrain=str(ROOT / "configs" / "demo" / f"{part}_retrain.py"),
-                work_dir=work_dir,
+                work_dir=Path(args.work_dir) / part,
                 seeds=(args.seed,),
                 random=PARTS[part] if args.random is None else args.random,
                 random_search_seeds=(),
                 search_options=tuple(args.search_options),
                 retrain_options=tuple(args.retrain_options),
             )
-            show(compare(protocol, Execution(jobs=args.jobs)), console)
-            search = work_dir / "search" / f"{part}_search" / f"seed{args.seed}"
+            for part in args.parts
+        ]
+        execution = Execution(jobs=args.jobs)
+        # of all parts at once: one search keeps one core busy
+        execution.results([run for protocol in protocols for run in protocol.search_runs()])
+        for protocol in protocols:
+            show(compare(protocol, execution), console)
+            (search,) = protocol.search_runs()
             print(
-                f"architecture: {search / 'architecture.json'}\n"
-                f"report of the search: {search / 'report.html'}\n"
-                f"report: {work_dir / 'report.html'}"
+                f"architecture: {search.work_dir / 'architecture.json'}\n"
+                f"report of the search: {search.work_dir / 'report.html'}\n"
+                f"report: {protocol.work_dir / 'report.html'}"
             )
         print(
             "one search and few random networks illustrate, they don't prove (tools/compare.py does)\n"

@@ -1,4 +1,4 @@
-"""The demonstration's training of a detector with a searched or random pyramid on the embedded scenes, 10 epochs."""
+"""The demonstration's training of a detector with a searched or random pyramid on the embedded scenes, 8 epochs."""
 
 _base_ = [
     "../_base_/data/scenes_coco_144_retrain.py",
@@ -8,7 +8,7 @@ _base_ = [
 ]
 
 model = dict(neck=dict(repeats=1))
-train_cfg = dict(max_epochs=10, val_interval=5)
+train_cfg = dict(max_epochs=8, val_interval=4)
 param_scheduler = [
-    dict(type="CosineAnnealingLR", T_max=10, eta_min=1e-5, begin=0, end=10, by_epoch=True, convert_to_iter_based=True)
+    dict(type="CosineAnnealingLR", T_max=8, eta_min=1e-5, begin=0, end=8, by_epoch=True, convert_to_iter_based=True)
 ]

@@ -71,6 +71,21 @@ class Protocol:
             for seed in getattr(self, what):
                 require_seed(what.replace("_", " "), seed)
 
+    def search_runs(self) -> list[Run]:
+        """The searches, of every config with every seed."""
+        return [
+            Run(
+                "search",
+                f"search {Path(config).stem}, seed {seed}",
+                self.work_dir / "search" / Path(config).stem / f"seed{seed}",
+                config,
+                self.search_options,
+                seed,
+            )
+            for config in self.searches
+            for seed in self.seeds
+        ]
+
     def training(self, name: str, arch: Path, seed: int, test: bool, options: Sequence[str] = ()) -> Run:
         """The run that trains an architecture file by the recipe."""
         folder = self.work_dir / "train" / f"{arch.parent.name}-{arch.stem}" / f"seed{seed}"
@@ -82,18 +97,7 @@ class Protocol:
 
 def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     """Run what isn't done yet; writes and returns the content of ``compare.json``, and the report beside it."""
-    searches = [
-        Run(
-            "search",
-            f"search {Path(config).stem}, seed {seed}",
-            protocol.work_dir / "search" / Path(config).stem / f"seed{seed}",
-            config,
-            protocol.search_options,
-            seed,
-        )
-        for config in protocol.searches
-        for seed in protocol.seeds
-    ]
+    searches = protocol.search_runs()
     # a mistake in the recipe shows now, not after the searches
     lower = _lower_is_better(protocol)
     execution.say(f"{len(searches)} searches")
