@@ -38,6 +38,7 @@ def locations() -> list[str]:
 @contextmanager
 def no_default_scope() -> Iterator[None]:
     """Types without a scope are those of the registry that is asked, whatever a runner of this process left as default."""
+    # overwrite_default_scope(None), which is public, leaves the old one
     left = mm.DefaultScope._instance_dict
     mm.DefaultScope._instance_dict = OrderedDict()
     try:
