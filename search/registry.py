@@ -4,10 +4,6 @@ mmengine imports this module by the scope's name, and each registry imports its 
 config of mmdet, mmseg or our own needs no ``custom_imports`` for what is listed here.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from mmengine import registry as mm
 
 SCOPE = "search"
@@ -33,18 +29,6 @@ def locations() -> list[str]:
     """Every module that registers something of this project, sorted."""
     registries = [value for value in globals().values() if isinstance(value, mm.Registry)]
     return sorted({location for registry in registries for location in registry._locations})
-
-
-@contextmanager
-def no_default_scope() -> Iterator[None]:
-    """Types without a scope are those of the registry that is asked, whatever a runner of this process left as default."""
-    # overwrite_default_scope(None), which is public, leaves the old one
-    left = mm.DefaultScope._instance_dict
-    mm.DefaultScope._instance_dict = OrderedDict()
-    try:
-        yield
-    finally:
-        mm.DefaultScope._instance_dict = left
 
 
 # search strategies; mmengine's registry of the same word is about how a model is spread over devices

@@ -6,8 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-
-from search import registry
+from mmengine.registry import DefaultScope
 
 # Without a GPU the kernels' tests run in Triton's interpreter. It must be chosen before Triton's own library of device
 # functions is imported, which many modules of torch do: so here, and not beside those tests.
@@ -25,5 +24,8 @@ def imports_are_no_garbage():
 @pytest.fixture
 def no_default_scope():
     """mm builds a model's inner parts in the default scope, which a runner of another test may have left behind."""
-    with registry.no_default_scope():
-        yield
+    before = dict(DefaultScope._instance_dict)
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()
+    DefaultScope._instance_dict.update(before)

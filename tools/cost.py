@@ -127,7 +127,7 @@ def config_row(args: argparse.Namespace) -> dict:
         parts = space.load(architecture_path(args.architecture)).parts.values()
         chosen = space.Architecture({name: value for part in parts for name, value in part.architecture.items()})
         model = derived_config(model, adapter_of(cfg), chosen)
-    return {"name": Path(args.config).stem, "config": model}
+    return {"name": Path(args.config).stem, "config": model, "scope": cfg.get("default_scope")}
 
 
 def require_options(args: argparse.Namespace, rows: Sequence[dict]) -> None:
@@ -167,20 +167,15 @@ def rows_of(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def build(name: str, config: dict) -> nn.Module:
+def build(name: str, config: dict, scope: str | None) -> nn.Module:
     """The model of a row. ValueError for values that its classes can't use, NotBuildable where their package isn't there."""
-    from mmengine.config import ConfigDict
-
     from backbones.spec import NotBuildable
-    from search.engine.errors import values_are_the_users
-    from search.registry import MODELS, no_default_scope
+    from search.engine.networks import network_of
 
-    package = str(config.get("type")).partition(".")[0]
+    package = scope or str(config.get("type")).partition(".")[0]
     if package in EXTRAS and find_spec(package) is None:
         raise NotBuildable(f"it needs {package}, which isn't installed: make setup EXTRAS={EXTRAS[package]}")
-    with values_are_the_users(name), no_default_scope():
-        # mm's packages read their settings as attributes
-        return MODELS.build(ConfigDict(config) if package in EXTRAS else config)
+    return network_of(name, config, scope)
 
 
 def result_of(row: dict, args: argparse.Namespace) -> dict:
@@ -192,7 +187,7 @@ def result_of(row: dict, args: argparse.Namespace) -> dict:
     size = [3, *(input_size_of(row) or (224, 224))] if args.shape is None else args.shape
     try:
         config = published.config_of(row) if "config" not in row else row["config"]
-        result = counted(row, partial(build, row["name"], config), size, args.convention)
+        result = counted(row, partial(build, row["name"], config, row.get("scope")), size, args.convention)
     except NotBuildable as error:
         printed = row.get("published_as") or {}
         printed = {key: printed.get(name) for key, name in (("params", "params"), ("macs", "madds"))}

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> int:
         from rich.console import Console
 
-        from search.engine.comparison import Protocol, compare
+        from search.engine.comparison import Protocol, compare, run_searches
         from search.engine.comparison_table import show
         from search.engine.errors import UserError
         from search.engine.trials import Execution
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for part in args.parts
         ]
         execution = Execution(jobs=args.jobs)
-        # of all parts at once: one search keeps one core busy
-        execution.results([run for protocol in protocols for run in protocol.search_runs()])
+        # one search keeps one core busy
+        run_searches(protocols, execution)
         for protocol in protocols:
             show(compare(protocol, execution), console)
             (search,) = protocol.search_runs()

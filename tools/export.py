@@ -37,12 +37,13 @@ exit codes: 0 success, 2 a mistake in the options or the files, or a network tha
 
 
 class Chosen(NamedTuple):
-    """A network to be built: its config, the size of an image where it is known, and what is known about its images."""
+    """A network to be built: its config, an image's size where it is known, notes on images, and types' default scope."""
 
     name: str
     model: dict
     input_size: tuple[int, ...] | None
     notes: dict[str, str]
+    scope: str | None = None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -135,7 +136,7 @@ def from_config(args: argparse.Namespace, saved: Mapping[str, Any]) -> Chosen:
     size = None
     if summary is not None and summary.is_file():
         size = json.loads(summary.read_text(encoding="utf-8")).get("derived", {}).get("input_size")
-    return Chosen(Path(args.model).stem, model, None if size is None else tuple(size), notes)
+    return Chosen(Path(args.model).stem, model, None if size is None else tuple(size), notes, cfg.get("default_scope"))
 
 
 def parts(config: Any) -> Iterator[dict]:
@@ -174,14 +175,12 @@ def build(chosen: Chosen, saved: Mapping[str, Any], args: argparse.Namespace, si
     import torch
 
     from search import export
-    from search.engine.errors import values_are_the_users
-    from search.registry import MODELS, no_default_scope
+    from search.engine.networks import network_of
     from search.supernet import recalibrate
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        with values_are_the_users(chosen.name), no_default_scope():
-            model = MODELS.build(chosen.model)
+        model = network_of(chosen.name, chosen.model, chosen.scope)
         if args.checkpoint:
             export.load_weights(model, saved, args.checkpoint)
         try:

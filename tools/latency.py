@@ -10,12 +10,12 @@ latency.py guidelines [--channels 32 64]                          ShuffleNetV2's
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import os
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +230,8 @@ def config_model(args: argparse.Namespace) -> Callable[[], nn.Module]:
     from search.supernet import record
 
     cfg = config.load(args.config, args.cfg_options)
-    build = networks_of(config.model_of(cfg, args.config), adapter_of(cfg) if cfg.get("task") else None)
+    adapter = adapter_of(cfg) if cfg.get("task") else None
+    build = networks_of(config.model_of(cfg, args.config), adapter, cfg.get("default_scope"))
     with values_are_the_users("model"):
         record(build)
     return build
@@ -248,8 +249,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
     """What builds the one network to measure, and its input."""
     from backbones import published
     from search.cost.operations import narrow
-    from search.engine.errors import values_are_the_users
-    from search.registry import MODELS, no_default_scope
+    from search.engine.networks import network_of
     from search.supernet import record
 
     path = Path(args.model)
@@ -268,12 +268,7 @@ def model_of(args: argparse.Namespace) -> tuple[Callable[[], nn.Module], tuple[i
         raise ValueError(f"--arch and --cfg-options go with a config, which {args.model} is not")
     row = published.one_row(args.model)
     model, size = published.config_of(row), row.get("input_size")
-
-    def build_published() -> nn.Module:
-        with values_are_the_users(row["name"]), no_default_scope():
-            return MODELS.build(copy.deepcopy(model))
-
-    return build_published, shape_of(args, [3, *size] if size else PUBLISHED_SHAPE)
+    return partial(network_of, row["name"], model), shape_of(args, [3, *size] if size else PUBLISHED_SHAPE)
 
 
 def table_for(args: argparse.Namespace) -> tuple[LatencyTable, Callable[[], nn.Module]]:

@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from search.cost.count import run_on
 from search.cost.latency import UNIT, Conditions, Latency, Timed, Timing, time_modules
 from search.cost.trace import dtype_of
 from search.engine import checkpoint
+from search.engine.networks import network_of
 from search.engine.searchable import set_architecture
 from search.engine.trials import RESULT, Run
-from search.registry import MODELS
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,6 @@ def _network(run: Run) -> nn.Module:
     if run.arch is not None:
         # the file may have been elsewhere when the config was written
         set_architecture(cfg, str(run.arch))
-    with DefaultScope.overwrite_default_scope(cfg.get("default_scope") or "mmengine"):
-        network: nn.Module = MODELS.build(cfg.model)
+    network = network_of(run.name, cfg.model, cfg.get("default_scope"))
     network.load_state_dict(checkpoint.read(run.work_dir / checkpoint.NAME)["state_dict"])
     return network

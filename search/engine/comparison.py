@@ -95,6 +95,13 @@ class Protocol:
         return Run("train", name, folder, self.retrain, options, seed, arch, test)
 
 
+def run_searches(protocols: Sequence[Protocol], execution: Execution) -> None:
+    """The searches of several comparisons at once, which `compare` then finds finished; a mistake in a recipe shows before."""
+    for protocol in protocols:
+        _lower_is_better(protocol)
+    execution.results([run for protocol in protocols for run in protocol.search_runs()])
+
+
 def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     """Run what isn't done yet; writes and returns the content of ``compare.json``, and the report beside it."""
     searches = protocol.search_runs()

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-import mmengine.runner  # noqa: F401  registers the loops, hooks, log processors and visualisers of mmengine
 from mmengine import registry as mm
 from mmengine.registry import Registry
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_

@@ -71,8 +71,6 @@ def supernet_scores(work_dir: Path, architectures: Sequence[Architecture]) -> li
     _read_splits_of(cfg, work_dir)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir, cfg.resume, cfg.load_from = folder, False, str(work_dir / NAME)
-        # mmengine keeps loggers and visualisers by name: two searches scored within one second must not share them
-        cfg.experiment_name = Path(folder).name
         with running(cfg), closing(OneShotRunner.from_cfg(cfg)) as runner:
             runner.strict_loading = True
             # built when they are first asked for

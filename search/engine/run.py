@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,8 +132,6 @@ def prepared(cfg: Config, work_dir: Path) -> Config:
     done.randomness = {**randomness, "seed": seed}
     done.default_scope = done.get("default_scope", "mmengine")
     done.work_dir = str(work_dir)
-    # runs started within one second must not share loggers and visualisers, which mmengine keeps by name
-    done.experiment_name = f"{cfg.get('experiment_name') or work_dir.name}-{uuid.uuid4().hex[:8]}"
     return done
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -44,13 +45,15 @@ class ExactRunner(Runner):
 
     kind = "train"
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, model: Any, work_dir: str, *args, experiment_name: str | None = None, **kwargs):
         self.run_config = ""  # what a checkpoint to resume must agree with, set by the caller
         self.allow_different_threads = False
         self.strict_loading = False  # whether `load_from` must fit the model exactly
         self.extra: dict[str, Any] = {}  # plain values that a checkpoint carries along
         self.initialise: Callable[[nn.Module], object] | None = None  # run on the model once it has its weights
-        super().__init__(*args, **kwargs)
+        # mmengine keeps loggers and visualisers by name and second, and runs started within one must not share them
+        name = f"{experiment_name or Path(work_dir).name}-{uuid.uuid4().hex[:8]}"
+        super().__init__(model, work_dir, *args, experiment_name=name, **kwargs)
         for handler, level in self._console_levels:
             handler.setLevel(level)
         self.history = History(Path(self.work_dir) / HISTORY)

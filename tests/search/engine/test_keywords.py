@@ -55,8 +55,6 @@ def test_functions():
 
 
 def test_mmengine_s_own_chains():
-    import mmengine.runner  # noqa: F401
-
     scheduler = keywords(mm.PARAM_SCHEDULERS.get("CosineAnnealingLR"))
     assert {"T_max", "eta_min", "begin", "end", "by_epoch"} <= scheduler
     assert "gamma" not in scheduler

@@ -18,6 +18,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[3]
 # compiling takes longer than all else here: `make test` does it for one of them
 ARCHITECTURES = [pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow)]
+# half types in one layout each, and slow in the other
+TYPES_AND_LAYOUTS = [
+    *((torch.float32, "nchw"), (torch.float32, "channels_last"), (torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
+    pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
+    pytest.param(torch.float16, "nchw", marks=pytest.mark.slow),
+]
 
 
 def relative_rms(actual: Tensor, expected: Tensor) -> float:

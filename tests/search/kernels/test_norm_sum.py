@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import bytes_kept
 from search.kernels.norm_sum import launch, norm_sum, norm_sum_reference, norm_sum_torch, operator
-from tests.search.kernels.kernel_testing import ROOT, poisoned, relative_rms
+from tests.search.kernels.kernel_testing import ROOT, TYPES_AND_LAYOUTS, poisoned, relative_rms
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS error against float64, of outputs and of gradients: half types by their rounding (the interpreter cuts
@@ -80,16 +80,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [
-        *((torch.float32, layout) for layout in LAYOUTS),
-        *((torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
-        pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
-        pytest.param(torch.float16, "nchw", marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("dtype", "layout"), TYPES_AND_LAYOUTS, ids=str)
 @pytest.mark.parametrize(("shape", "affine", "batch"), CASES, ids=str)
 def test_kernels_equal_the_definition(shape, affine, batch, dtype, layout):
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from search.kernels.partial_node import (
     partial_node_torch,
 )
 from search.supernet import partial
-from tests.search.kernels.kernel_testing import ROOT, poisoned, relative_rms
+from tests.search.kernels.kernel_testing import ROOT, TYPES_AND_LAYOUTS, poisoned, relative_rms
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS error against float64, of outputs and of gradients: half types by their rounding (the interpreter cuts
@@ -117,16 +117,7 @@ def test_definition_is_the_sum_of_the_supernets_edges(k, strides):
     assert relative_rms(y, sum(edges)) < 1e-14
 
 
-@pytest.mark.parametrize(
-    ("dtype", "layout"),
-    [
-        *((torch.float32, layout) for layout in LAYOUTS),
-        *((torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
-        pytest.param(torch.bfloat16, "channels_last", marks=pytest.mark.slow),
-        pytest.param(torch.float16, "nchw", marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("dtype", "layout"), TYPES_AND_LAYOUTS, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kernels_equal_the_definition(case, dtype, layout):
     torch.manual_seed(0)

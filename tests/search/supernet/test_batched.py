@@ -59,7 +59,7 @@ def agree(first, second, tolerance=1e-10):
                 assert (a - b).abs().max() <= tolerance * max(1.0, float(a.abs().max())), name
 
 
-# every K in both modes, and every pair of the other settings
+# every K in both modes, and every pair of the other settings; what the first eight say together is slow
 CASES = [
     *[(k, False, k > 1, True) for k in (1, 2, 4, 8)],
     *[(2, True, edge_logits, True) for edge_logits in (True, False)],
