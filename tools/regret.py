@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0 (default 10)")
     parser.add_argument("--key", default="mean_acc", help="the table's column to maximise (default mean_acc)")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the means, and a standard deviation around them")
-    parser.add_argument("--json", action="store_true", help="print every seed's whole curve as JSON")
+    parser.add_argument("--json", action="store_true", help="print every seed's whole curve, to four decimals, as JSON")
     return parser
 
 
@@ -179,7 +179,7 @@ def described(name: str, each: list[list[float]], found: Mapping[str, list[list[
     from search.engine.significance import compare, describe
 
     points = [describe([curve[n] for curve in each]) for n in range(len(each[0]))]
-    row: dict[str, Any] = {"settings": SETTINGS[name], "curves": each}
+    row: dict[str, Any] = {"settings": SETTINGS[name], "curves": [[round(score, 4) for score in curve] for curve in each]}
     row |= {key: [point[key] for point in points] for key in ("mean", "std")}
     if name != "random" and "random" in found:
         # a test says "better" of higher values

@@ -63,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def action() -> int:
         from search.cost.planner import parse_bytes
         from search.engine.search import search
+        from search.engine.spent import in_words
 
         limit = None if args.max_memory is None else parse_bytes(args.max_memory)
         cfg = command.load(args)
         result = search(cfg, limit)
+        command.say(cfg, f"{in_words(result.summary)} of search")
         command.say(cfg, f"architecture: {result.path}\nreport: {result.path.with_name('report.html')}")
         return 0
 

@@ -5,6 +5,7 @@ tools read it, plus the key "visnas" with what exact resuming needs. mmengine wr
 meta with numpy objects inside, which ``weights_only=True`` refuses; here they become tensors and lists.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -192,6 +193,11 @@ def canonical_config(cfg: Config | Mapping[str, Any]) -> str:
     if hooks:
         values["default_hooks"] = hooks
     return json.dumps(_results_only(values), sort_keys=True, default=repr)
+
+
+def fingerprint(cfg: Config | Mapping[str, Any]) -> str:
+    """SHA-256 of `canonical_config`."""
+    return hashlib.sha256(canonical_config(cfg).encode()).hexdigest()
 
 
 def _results_only(value: Any) -> Any:

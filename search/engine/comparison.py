@@ -23,6 +23,7 @@ from search.engine.budget import TRIES, Budget, budget_is_the_users, budget_of
 from search.engine.data import require_seed
 from search.engine.errors import UserError
 from search.engine.history import finite
+from search.engine.spent import gpu_hours
 from search.engine.trials import Execution, Run
 from search.space import Architecture, Space, load, save, split_parts
 from search.strategies import AskTell, RandomSearch, random_architectures
@@ -293,6 +294,7 @@ def summarise(protocol: Protocol, rows: Sequence[dict[str, Any]], lower: bool) -
         for unit in ("seconds", "images"):
             groups[group][unit] = fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in of)
         groups[group]["search_cpu_hours"] = fmean(row["search_cpu_seconds"] for row in of) / 3600
+        groups[group] |= {f"search_{k}": v for k, v in gpu_hours(fmean(row["search_seconds"] for row in of)).items()}
     # a test says "better" of higher values
     signed = {group: [-value if lower else value for value in of] for group, of in values.items()}
     return {

@@ -24,9 +24,11 @@ def show(result: Mapping[str, Any], console: Console) -> None:
         )
     console.print(runs)
     reference = next(iter(result["groups"]))
-    first = result["groups"][reference]["search_cpu_hours"]
-    groups = Table(title=f"Groups: test scores; processor time of a search, and its ratio to that of {reference}")
-    for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s", "search CPU-h"):
+    # a GPU's time counts where one was used, not that of the processor beside it
+    device = "gpu" if "search_gpu_hours" in result["groups"][reference] else "cpu"
+    spent = {name: group[f"search_{device}_hours"] for name, group in result["groups"].items()}
+    groups = Table(title=f"Groups: test scores; {device.upper()}-hours of a search, and their ratio to those of {reference}")
+    for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s", f"search {device.upper()}-h"):
         groups.add_column(name, justify="left" if name == "group" else "right")
     for name, group in result["groups"].items():
         selected = group.get("selected", {}).get("test")
@@ -35,7 +37,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
             str(group["n"]),
             *(_score(value) for value in (group["mean"], group["std"], selected)),
             f"{group['seconds']:.0f}",
-            f"{group['search_cpu_hours']:.3g} ({group['search_cpu_hours'] / first:.2f})" if group["search_cpu_hours"] else "-",
+            f"{spent[name]:.3g} ({spent[name] / spent[reference]:.2f})" if spent[name] and spent[reference] else "-",
         )
     console.print(groups)
     if result["tests"]:

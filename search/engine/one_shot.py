@@ -23,12 +23,13 @@ from search.strategies.told import Trial
 from search.strategies.within import NothingWithin, Within
 
 from .budget import TRIES, Budget, refuse_penalty, settings_of
-from .checkpoint import canonical_config, remove_leftovers, write_json
+from .checkpoint import canonical_config, fingerprint, remove_leftovers, write_json
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .history import NAME as HISTORY
 from .run import COST, SearchResult, adapter_of, check_work_dir, closing, environment, prepared, row_of, running, without_test
 from .single_path import OneShotRunner, SinglePathLoop
+from .spent import Spent
 
 SCORING = "search.PathValLoop"
 RANDOM = 6  # of the first, random paths, set beside the one that is found
@@ -50,6 +51,7 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
         config = canonical_config(cfg)
         any_threads = bool(cfg.get("allow_different_threads", False))
         resume = check_work_dir(work_dir, OneShotRunner.kind, config, bool(cfg.get("resume")), any_threads)
+        spent = Spent(work_dir, fingerprint(cfg))
         complete = prepared(cfg, work_dir)
         if complete.get("val_dataloader") is None:
             raise UserError("A one-shot search scores paths on validation images: give splits.validation a share.")
@@ -59,7 +61,7 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
             raise UserError(f"val_cfg.type={complete.val_cfg['type']!r}: paths are scored by {SCORING!r}; leave it out.")
         input_size = tuple(adapter_of(cfg).input_size(complete))
         remove_leftovers(work_dir)
-        with closing(OneShotRunner.from_cfg(without_test(complete))) as runner:
+        with spent, closing(OneShotRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
             runner.input_size, runner.task = input_size, adapter_of(cfg)
@@ -80,7 +82,8 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
             except NothingWithin as error:
                 assert budget is not None
                 raise budget.nothing(error) from error
-            return _finish(runner, complete, trials, seconds, budget, work_dir)
+            seconds += runner.train_loop.seconds
+            return _finish(runner, complete, trials, {"seconds": seconds, **spent.hours(seconds)}, budget, work_dir)
 
 
 def _scored(work_dir: Path) -> list[dict[str, Any]]:
@@ -159,7 +162,12 @@ def _line(runner: OneShotRunner, number: int, architecture: Architecture) -> dic
 
 
 def _finish(
-    runner: OneShotRunner, cfg: Config, trials: Sequence[Trial], seconds: float, budget: Budget | None, work_dir: Path
+    runner: OneShotRunner,
+    cfg: Config,
+    trials: Sequence[Trial],
+    took: Mapping[str, float],
+    budget: Budget | None,
+    work_dir: Path,
 ) -> SearchResult:
     """architecture.json, summary.json and the report of the best path, of equals the first."""
     known = [number for number, trial in enumerate(trials) if not math.isnan(trial.score)]
@@ -176,7 +184,7 @@ def _finish(
         "seed": runner.seed,
         "config": cfg.filename,
         **environment(),
-        "seconds": runner.train_loop.seconds + seconds,
+        **took,
         "peak_memory_mib": peak_memory_mib(),
         "epochs": runner.epoch,
         "supernet": {"params": sum(p.numel() for p in runner.model.parameters())},

@@ -17,12 +17,13 @@ from . import distributed, memory_plan, memory_report
 from .bilevel_loop import BilevelLoop
 from .budget import TRIES, Budget, Settings, settings_of
 from .budgeted_search import BudgetedSearch
-from .checkpoint import canonical_config, remove_leftovers, write_json
+from .checkpoint import canonical_config, fingerprint, remove_leftovers, write_json
 from .data import Stream, kept_random_states
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .run import COST, SearchResult, adapter_of, check_work_dir, closing, environment, prepared, row_of, running, without_test
 from .search_runner import SearchRunner, strategy_of
+from .spent import Spent
 
 SCORING = "search.SupernetValLoop"
 RANDOM = 6  # architectures drawn to be set beside the searched one
@@ -60,11 +61,13 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
         return search_one_shot(cfg, strategy)
     settings = None if cfg.get("budget") is None else settings_of(cfg.budget)
     with running(cfg) as work_dir:
+        asked = fingerprint(cfg)
         options = memory_plan.stored(work_dir, max_memory) if cfg.get("resume") else None
         cfg = memory_plan.with_options(cfg, options or {})
         config = canonical_config(cfg)
         any_threads = bool(cfg.get("allow_different_threads", False))
         resume = check_work_dir(work_dir, SearchRunner.kind, config, bool(cfg.get("resume")), any_threads)
+        spent = Spent(work_dir, asked)
         for key in ("strategy", "arch_dataloader", "arch_optimizer"):
             if key not in cfg:
                 raise UserError(f"The config has no {key}, which a search needs: is it a config for training?")
@@ -87,7 +90,7 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
                 raise UserError(f"val_cfg.type={complete.val_cfg['type']!r}: a search is scored by {SCORING!r}; leave it out.")
         input_size = tuple(adapter_of(cfg).input_size(complete))
         remove_leftovers(work_dir)
-        with closing(SearchRunner.from_cfg(without_test(complete))) as runner:
+        with spent, closing(SearchRunner.from_cfg(without_test(complete))) as runner:
             runner.run_config, runner.allow_different_threads = config, any_threads
             runner.keep_config(complete)
             runner.input_size, runner.task = input_size, adapter_of(cfg)
@@ -97,7 +100,7 @@ def search(cfg: Config, max_memory: int | None = None) -> SearchResult:
             if settings is not None:
                 runner.budget = _budget(runner, settings)
             runner.train()
-            return _finish(runner, complete, work_dir)
+            return _finish(runner, complete, spent, work_dir)
 
 
 def _budget(runner: SearchRunner, settings: Settings) -> BudgetedSearch:
@@ -126,7 +129,7 @@ def _batch(stream: Stream) -> int:
     return stream.loader.batch_sampler.global_batch
 
 
-def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
+def _finish(runner: SearchRunner, cfg: Config, spent: Spent, work_dir: Path) -> SearchResult:
     """Scores beside random architectures, architecture.json, summary.json and the report."""
     architecture = runner.decode()
     drawn = _random(runner)
@@ -141,6 +144,7 @@ def _finish(runner: SearchRunner, cfg: Config, work_dir: Path) -> SearchResult:
         "config": cfg.filename,
         **environment(),
         "seconds": runner.train_loop.seconds,
+        **spent.hours(runner.train_loop.seconds),
         "peak_memory_mib": peak_memory_mib(),
         "epochs": runner.epoch,
         # as run: the adapter lowers those above a split's size

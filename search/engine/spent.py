@@ -1,22 +1,38 @@
-"""Processor time of a run over all its attempts: killed, interrupted and failed ones count too."""
+"""What a run costs: processor time over all its attempts, killed, interrupted and failed ones too, and hours of GPUs."""
 
 import json
 import os
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from mmengine.device import get_device
+
+from search.engine import distributed
 
 NAME = "spent.json"
 # seconds between two writings: as much of a killed attempt may be missing
 EVERY = 10.0
 
 
-def earlier(folder: Path, fingerprint: str) -> float | None:
+def gpu_hours(seconds: float) -> dict[str, float]:
+    """As ``gpu_hours`` what processes with a GPU each hold in so many seconds; nothing on the CPU."""
+    return {} if get_device() == "cpu" else {"gpu_hours": seconds * distributed.world_size() / 3600}
+
+
+def in_words(summary: Mapping[str, Any]) -> str:
+    """The hours of a summary, of GPUs where there are any."""
+    return f"{summary['gpu_hours']:.3g} GPU-hours" if "gpu_hours" in summary else f"{summary['cpu_hours']:.3g} CPU-hours"
+
+
+def earlier(folder: Path, fingerprint: str, name: str = NAME) -> float | None:
     """Processor seconds of the attempts so far at the run of this fingerprint; None where nothing was written of it."""
     try:
-        found = json.loads((folder / NAME).read_text())
+        found = json.loads((folder / name).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         # never written, or not before the power failed
         return None
@@ -24,16 +40,17 @@ def earlier(folder: Path, fingerprint: str) -> float | None:
 
 
 class Spent:
-    """Counts this process's processor seconds in a block, added to those of a run's earlier attempts.
+    """Counts this process's processor seconds, from here to the end of a block, added to those of a run's earlier attempts.
 
     They are kept in a file of the run's folder: written every `EVERY` seconds, by a thread, and after the block. So what a kill
     loses of the sum is at most the last `EVERY` seconds, and what loader processes used that hadn't ended; steps that are
-    repeated after it are in the sum twice, as they were done twice.
+    repeated after it are in the sum twice, as they were done twice. Of several processes each keeps its own.
     """
 
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder, self._fingerprint = folder, fingerprint
-        self._before = earlier(folder, fingerprint) or 0.0
+        self._name = NAME if distributed.rank() == 0 else f"{distributed.rank()}_{NAME}"
+        self._before = earlier(folder, fingerprint, self._name) or 0.0
         self._begin = _here()
         self._over, self._writes = threading.Event(), threading.Thread(target=self._keep, name="counts", daemon=True)
 
@@ -41,6 +58,10 @@ class Spent:
     def cpu_seconds(self) -> float:
         """Of all attempts until now."""
         return self._before + _here() - self._begin
+
+    def hours(self, seconds: float) -> dict[str, float]:
+        """Of a run of so many seconds ``cpu_hours`` of all processes, which all must ask, and `gpu_hours`."""
+        return {"cpu_hours": sum(distributed.gather(self.cpu_seconds)) / 3600, **gpu_hours(seconds)}
 
     def __enter__(self) -> "Spent":
         self._writes.start()
@@ -56,12 +77,12 @@ class Spent:
             self._write()
 
     def _write(self) -> None:
-        temporary = self._folder / f".{NAME}.tmp"
+        temporary = self._folder / f".{self._name}.tmp"
         # a full disk is met by the run itself, which says so
         with suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps({"fingerprint": self._fingerprint, "cpu_seconds": self.cpu_seconds}))
-            os.replace(temporary, self._folder / NAME)
+            os.replace(temporary, self._folder / self._name)
 
 
 def _here() -> float:

@@ -34,6 +34,7 @@ from .history import NAME as HISTORY
 from .history import finite
 from .networks import networks_of
 from .run import COST, TRIALS, SearchResult, adapter_of, check_work_dir, environment, prepared, running
+from .spent import gpu_hours
 from .trials import Execution, Run
 
 KIND = "trials"
@@ -171,7 +172,7 @@ def _try(
             tried.append(Tried(architecture, result))
             sampler.tell(architecture, _higher_is_better(cfg, tried[-1]))
         _write_history(cfg, work_dir, tried)
-    execution.say(f"{len(tried)} trials, {_failed(tried)} of them failed, {_cpu_hours(tried):.3g} CPU-hours")
+    execution.say(f"{len(tried)} trials, {_failed(tried)} of them failed")
     return tried
 
 
@@ -267,6 +268,7 @@ def _finish(
         **environment(),
         "seconds": sum(trial.result["seconds"] for trial in tried),
         "cpu_hours": _cpu_hours(tried),
+        **gpu_hours(sum(trial.result["seconds"] for trial in tried)),
         "trials": len(tried),
         "failed": _failed(tried),
         "best_trial": number,

@@ -171,14 +171,18 @@ def perform(run: Run, steps: Steps) -> None:
     cfg = run.load()
     fingerprint = _fingerprint(run, cfg)
     if not (run.work_dir / RESULT).exists():
-        with Spent(run.work_dir, fingerprint) as spent:
-            done = steps.search(cfg) if run.kind == "search" else steps.train(cfg)
+        if run.kind == "search":
+            # it counts its own processor time, and that of its trials' processes
+            done = steps.search(cfg)
+            cpu_seconds = 3600 * done.summary["cpu_hours"]
+        else:
+            with Spent(run.work_dir, fingerprint) as spent:
+                done = steps.train(cfg)
+            cpu_seconds = spent.cpu_seconds
         summary = done.summary
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
-        # a search's trials may have had processes of their own
-        hours = summary.get("cpu_hours")
-        result["cpu_seconds"] = spent.cpu_seconds if hours is None else 3600 * hours
+        result["cpu_seconds"] = cpu_seconds
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score

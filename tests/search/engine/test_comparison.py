@@ -23,6 +23,12 @@ def worth(choices):
     return 100.0 * choices["a"] + 10.0 * choices["b"] + choices["c"]
 
 
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch):
+    """Two comparisons are equal in all else."""
+    monkeypatch.setattr("search.engine.spent._here", lambda: 0.0)
+
+
 class Stopped(Exception):
     """The power failed."""
 
@@ -62,7 +68,7 @@ class Fakes:
         (folder / "checkpoint.pth").write_text(json.dumps(worth(choices) + cfg.seed / 1000))
         cost = {"params": 1000 + worth(choices), "macs": 2000}
         score = math.nan if worth(choices) in self.nan else worth(choices)
-        return SimpleNamespace(score=score, summary={"seconds": self.seconds(cfg), "derived": cost, "cpu_hours": 0.1})
+        return SimpleNamespace(score=score, summary={"seconds": self.seconds(cfg), "derived": cost})
 
     def evaluate(self, cfg, path):
         with open(path) as file:
@@ -191,6 +197,17 @@ def test_a_score_that_is_no_number_still_leaves_the_file(tmp_path):
     assert json.loads((tmp_path / "compare.json").read_text()) == result
     assert result["tests"][0]["verdict"].startswith("not computed")
     show(result, Console(file=io.StringIO()))
+
+
+def test_the_hours_of_a_gpu_count_where_one_was_used(tmp_path, monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    show(run(protocol(tmp_path / "cpu"), Fakes()), console)
+    assert "search CPU-h" in console.file.getvalue() and "0.5 (1.00)" in console.file.getvalue()
+    monkeypatch.setattr("search.engine.spent.get_device", lambda: "cuda")
+    console = Console(file=io.StringIO(), width=200)
+    show(run(protocol(tmp_path / "gpu"), Fakes()), console)
+    # a search of 50 seconds
+    assert "search GPU-h" in console.file.getvalue() and "0.0139 (1.00)" in console.file.getvalue()
 
 
 def test_scores_of_which_one_is_no_number_still_leave_the_file(tmp_path):

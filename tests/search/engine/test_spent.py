@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from search.engine import spent
+from search.engine import search, spent
 from search.engine.spent import Spent, earlier
 from search.engine.trials import Execution, Run, Steps, perform
+from tests.search.engine import tiny
 
 RECIPE = "configs/demo/digits_retrain.py"
 
@@ -68,6 +69,37 @@ def test_a_recorded_failure_says_what_all_attempts_used(tmp_path):
     execution = Execution(jobs=0, steps=Steps(train=fail), say=lambda text: None, retries=1, keep_failures=True)
     (result,) = execution.results([run(tmp_path)])
     assert result["attempts"] == 2 and 0.8 <= result["cpu_seconds"] < 3.0
+
+
+def test_processes_add_up_and_gpus_are_counted_by_the_seconds_that_they_are_held(tmp_path, monkeypatch):
+    with Spent(tmp_path, "a") as counted:
+        burn(0.1)
+        alone = counted.hours(36.0)
+        assert list(alone) == ["cpu_hours"] and "CPU-hours" in spent.in_words(alone)
+        monkeypatch.setattr(spent, "get_device", lambda: "cuda")
+        monkeypatch.setattr(spent.distributed, "world_size", lambda: 2)
+        monkeypatch.setattr(spent.distributed, "gather", lambda value: [value, value])
+        both = counted.hours(36.0)
+    assert both["gpu_hours"] == 0.02 and spent.in_words(both) == "0.02 GPU-hours"
+    assert both["cpu_hours"] == pytest.approx(2 * alone["cpu_hours"], rel=0.5) and alone["cpu_hours"] >= 0.1 / 3600
+
+
+def test_every_process_keeps_its_own_seconds(tmp_path, monkeypatch):
+    with Spent(tmp_path, "a"):
+        burn(0.1)
+    monkeypatch.setattr(spent.distributed, "rank", lambda: 1)
+    with Spent(tmp_path, "a") as second:
+        assert second.cpu_seconds < 0.1
+    assert {path.name for path in tmp_path.iterdir()} == {"spent.json", "1_spent.json"}
+
+
+def test_a_searchs_summary_adds_the_attempts_before(tmp_path):
+    result = search(tiny.config(tmp_path, epochs=1))
+    assert 0 < 3600 * result.summary["cpu_hours"] < 100
+    kept = json.loads((tmp_path / "spent.json").read_text())
+    (tmp_path / "spent.json").write_text(json.dumps(kept | {"cpu_seconds": 1000.0}))
+    again = search(tiny.config(tmp_path, epochs=1, resume=True))
+    assert 1000 < 3600 * again.summary["cpu_hours"] < 1100
 
 
 def test_another_run_in_the_folder_counts_from_nothing(tmp_path):
