@@ -66,10 +66,10 @@ def test_separable_candidates_run_together_where_their_norms_have_no_scale_and_s
 
 
 def test_levels_share_weights_and_no_regions_are_none():
-    (params, reference), (_, batched) = wide(partial=2), wide(partial=2, plan="batched")
     levels = [*maps((9, 7), (4, 3)), *maps((1, 1), batch=1), *maps((7, 7), batch=0)]
     grads = []
-    for model in (reference, batched):
+    for plan in ("reference", "batched"):
+        params, model = wide(partial=2, plan=plan)
         with params.gated(Softmax()):
             found = [model(x) for x in levels]
         grads.append(torch.autograd.grad(sum(y.square().sum() for y in found), [*model.parameters(), *params.parameters()]))
