@@ -55,7 +55,7 @@ def heads(k, **settings):
     return Levels(Shared(HeadCell(8, 6 * k, nodes=3, affine=False, partial=k, **settings)))
 
 
-NETWORKS = (cells, trellis, context, pyramid, heads)
+NETWORKS = {cells: CellNet, trellis: AutoDeepLab, context: DensePredictionCell, pyramid: AutoFPN, heads: HeadCell}
 
 
 def image(network):

@@ -3,18 +3,24 @@
 NAS-FPN's relaxation has one way of execution (`backbones/merging_mixture.py`); Triton runs in its interpreter without a GPU.
 """
 
+import inspect
 from importlib.util import find_spec
 from itertools import product
 
 import pytest
 import torch
 
+from search.testing import registered_searchable
 from tests.backbones.small_supernets import NETWORKS, cells, check
 
 SHARES = (1, 2, 4, 8)
 POLICIES = ("fast", "balanced", "small")
 slow = pytest.mark.slow
 triton = pytest.mark.skipif(not find_spec("triton"), reason="needs triton")
+
+
+def test_every_network_with_plans_is_here():
+    assert {n for n in registered_searchable().values() if "plan" in inspect.signature(n).parameters} == set(NETWORKS.values())
 
 
 def batched_cases():
