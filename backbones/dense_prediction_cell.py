@@ -7,6 +7,10 @@ research/deeplab/core/dense_prediction_cell.py@52e29527. What differs:
   size at every position, and brings fewer rows and columns than the map's back to its size;
 - paddings are torch's, symmetric ones, which for odd kernels of stride 1 are the same.
 
+Its operations end with ReLU, so their sum can't be made of the norms' inputs, and plans of execution run each as the module it
+is. With partial channels a node's sum, concatenation and shuffle are one operation; `memory="small"` keeps for
+backward the cell's input alone; otherwise time and bytes are the reference plan's.
+
 Shapes: B batch, H and W height and width of the backbone's map.
 """
 

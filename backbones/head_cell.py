@@ -4,6 +4,10 @@ It stands in the place of a head's convolutions, over a level of the pyramid or 
 of the fusion cells; each node keeps one input, so that a cell can be a row of operations, and all nodes are concatenated. Norms
 are group norms, because one head reads maps of all levels, whose statistics differ, and one image or many.
 
+The batched plan runs all separable candidates that leave a state together, as with batch norms, where norms have no scale and
+shift (a search); with them each candidate runs as the module it is, and nothing is gained but by `memory="small"`. Under the
+Triton plan the normalised sums and the nodes are kernels; heads have no fused operation.
+
 Shapes: B batch, C channels, H and W height and width.
 """
 
@@ -37,6 +41,7 @@ class HeadCell(nn.Module):
         nodes: of the cell.
         affine: norms with scale and shift (derived networks); without in a search.
         partial: K of partial channels while searching; a derived network uses all channels.
+        plan, memory: how the supernet's cell is executed, see `MixedDag`.
         arch: an architecture, its file, or None to be read by the building context.
         part: the name this module's choices go by in an architecture file, and begin with.
 
@@ -50,6 +55,8 @@ class HeadCell(nn.Module):
         nodes: int = 2,
         affine: bool = True,
         partial: int = 1,
+        plan: str = "reference",
+        memory: str = "fast",
         arch: Architecture | Mapping | str | os.PathLike | None = None,
         part: str = "head",
     ) -> None:
@@ -59,7 +66,18 @@ class HeadCell(nn.Module):
         self.lateral = _project(in_channels, channels)
         made = {name: _with_group_norms(make) for name, make in fusion_candidates(affine).items()}
         with reading(part, arch) as pick:
-            self.cell = MixedDag(pick, part, made, channels=channels, inputs=1, nodes=nodes, keep=1, partial_channels=partial)
+            self.cell = MixedDag(
+                pick,
+                part,
+                made,
+                channels=channels,
+                inputs=1,
+                nodes=nodes,
+                keep=1,
+                partial_channels=partial,
+                plan=plan,
+                memory=memory,
+            )
         self.output = nn.Sequential(_project(nodes * channels, channels), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:

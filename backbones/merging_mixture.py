@@ -12,6 +12,9 @@ distribution over all orders, of which each output reads its marginal. How the j
 - Levels of different outputs are read as if they were independent; where gates are one-hot that is no approximation.
 - A feature that nobody took joins the output of its level with the probability that nobody did.
 
+It is no `MixedDag`, whose edges are operations of their own: what is mixed here are the inputs of one convolution, by one
+matrix product for all maps of a level, so there are no plans of execution to choose from.
+
 Letters: N features before a cell, I (feature, level) pairs that run, L levels; B batch, C channels.
 """
 

@@ -12,7 +12,10 @@ _base_ = [
 model = dict(
     backbone=dict(channels=8, affine=False, partial=4, plan="auto"),
     neck=dict(in_channels=[8, 32, 64, 128], affine=False, partial=4, plan="auto"),
-    bbox_head=dict(cls_cell=dict(affine=False, partial=4), reg_cell=dict(affine=False, partial=4)),
+    bbox_head=dict(
+        cls_cell=dict(affine=False, partial=4, plan="auto"),
+        reg_cell=dict(affine=False, partial=4, plan="auto"),
+    ),
 )
 strategy = dict(freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper

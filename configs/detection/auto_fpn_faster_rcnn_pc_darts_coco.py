@@ -13,8 +13,8 @@ _base_ = [
 
 model = dict(
     neck=dict(affine=False, partial=4, plan="auto"),
-    rpn_head=dict(cell=dict(affine=False, partial=4)),
-    roi_head=dict(bbox_head=dict(cell=dict(affine=False, partial=4))),
+    rpn_head=dict(cell=dict(affine=False, partial=4, plan="auto")),
+    roi_head=dict(bbox_head=dict(cell=dict(affine=False, partial=4, plan="auto"))),
 )
 strategy = dict(freeze_epochs=4)
 train_cfg = dict(type="search.BilevelLoop", val_interval=4)

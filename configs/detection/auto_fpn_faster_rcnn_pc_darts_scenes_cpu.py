@@ -10,8 +10,8 @@ _base_ = [
 
 model = dict(
     neck=dict(affine=False, partial=4, plan="auto"),
-    rpn_head=dict(cell=dict(affine=False, partial=4)),
-    roi_head=dict(bbox_head=dict(cell=dict(affine=False, partial=4))),
+    rpn_head=dict(cell=dict(affine=False, partial=4, plan="auto")),
+    roi_head=dict(bbox_head=dict(cell=dict(affine=False, partial=4, plan="auto"))),
 )
 strategy = dict(freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper

@@ -13,7 +13,10 @@ _base_ = [
 
 model = dict(
     neck=dict(affine=False, partial=4, plan="auto"),
-    bbox_head=dict(cls_cell=dict(affine=False, partial=4), reg_cell=dict(affine=False, partial=4)),
+    bbox_head=dict(
+        cls_cell=dict(affine=False, partial=4, plan="auto"),
+        reg_cell=dict(affine=False, partial=4, plan="auto"),
+    ),
 )
 strategy = dict(freeze_epochs=4)
 train_cfg = dict(type="search.BilevelLoop", val_interval=4)

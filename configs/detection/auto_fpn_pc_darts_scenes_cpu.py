@@ -10,7 +10,10 @@ _base_ = [
 
 model = dict(
     neck=dict(affine=False, partial=4, plan="auto"),
-    bbox_head=dict(cls_cell=dict(affine=False, partial=4), reg_cell=dict(affine=False, partial=4)),
+    bbox_head=dict(
+        cls_cell=dict(affine=False, partial=4, plan="auto"),
+        reg_cell=dict(affine=False, partial=4, plan="auto"),
+    ),
 )
 strategy = dict(freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper

@@ -11,7 +11,7 @@ _base_ = [
 
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
-    backbone=dict(channels=8, affine=False, partial=4),
+    backbone=dict(channels=8, affine=False, partial=4, plan="auto"),
     decode_head=dict(in_channels=[8, 32, 64]),
 )
 strategy = dict(freeze_epochs=2)

@@ -8,7 +8,7 @@ _base_ = [
     "../_base_/runtime/segmentation.py",
 ]
 
-model = dict(backbone=dict(channels=8, affine=False, partial=4), decode_head=dict(in_channels=[8, 32, 64]))
+model = dict(backbone=dict(channels=8, affine=False, partial=4, plan="auto"), decode_head=dict(in_channels=[8, 32, 64]))
 strategy = dict(freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper
 arch_optimizer = dict(lr=0.03)

@@ -10,7 +10,7 @@ _base_ = [
 ]
 
 splits = dict(images=120)
-model = dict(data_preprocessor=dict(size=(128, 128)), neck=dict(affine=False))
+model = dict(data_preprocessor=dict(size=(128, 128)), neck=dict(affine=False, plan="auto"))
 strategy = dict(order=1, freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper; and with so many options their gradients are a hundredth of
 # those in DARTS's cells, so that its weight decay would hold them where they are

@@ -8,7 +8,7 @@ _base_ = [
     "../_base_/runtime/segmentation.py",
 ]
 
-model = dict(neck=dict(affine=False))
+model = dict(neck=dict(affine=False, plan="auto"))
 strategy = dict(order=1, freeze_epochs=2)
 # a few dozen steps: the logits must move faster than in the paper; and with so many options their gradients are a hundredth of
 # those in DARTS's cells, so that its weight decay would hold them where they are

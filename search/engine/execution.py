@@ -17,7 +17,7 @@ def settle_plans(model: nn.Module, differentiates_twice: bool) -> None:
     """Say how the supernet's graphs are executed where the config leaves it open (`plan="auto"`).
 
     Exact second order, which differentiates twice, takes the reference plan. Raises UserError where the config asks for
-    another one together with it.
+    another one, or for recomputation, together with it.
     """
     graphs = [module for module in model.modules() if isinstance(module, MixedDag)]
     said = set()
@@ -26,6 +26,11 @@ def settle_plans(model: nn.Module, differentiates_twice: bool) -> None:
             raise UserError(
                 f"plan={graph.plan!r} can't be differentiated twice, as strategy.exact=True asks: set plan='reference', "
                 "or leave exact out for the finite difference."
+            )
+        if differentiates_twice and graph.memory != "fast":
+            raise UserError(
+                f"memory={graph.memory!r} can't be had with strategy.exact=True, whose plan, 'reference', recomputes nothing: "
+                "leave memory out, or leave exact out for the finite difference."
             )
         if graph.plan != "auto":
             continue

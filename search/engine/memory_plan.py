@@ -126,6 +126,7 @@ class Planner:
             cfg = with_options(self.cfg, {**self._staged, **self.options(setting)})
             # tensors without values are the CPU's: what the device would take has to be said
             taken = choose_plan(torch.device(get_device()), torch.float32)[0]
+            taken = "reference" if self._differentiates_twice() else taken
             auto = {key: taken for key, plan in modules_with(cfg["model"], "plan") if plan == "auto"}
             return need_of(with_options(cfg, auto), self.adapter)
 

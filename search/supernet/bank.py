@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from search.kernels.pool_3x3 import avg_pool_3x3, max_pool_3x3
 from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separables
 from search.supernet.candidates import Chain, Dense, Geometry, Halves, Kind, Pool, Same
-from search.supernet.norms import ONE, Norms, Passes
+from search.supernet.norms import ONE, Norms, Passes, by_their_own
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Chains:
     def rest(self, z: Tensor) -> Tensor:
         """From the first step's map to what the last norm reads."""
         for weights, (_, padding, dilation), norm in zip(self.weights[1:], self.geometries[1:], self.norms, strict=False):
-            z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments(), norm.passes.beside)
+            z = norm_relu_separable(z, *weights, padding, dilation, *norm.arguments(), norm.read_as(z))
         return z
 
 
@@ -230,7 +230,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 def shared_norm(pool: Pool) -> bool:
     """Whether a pool's norm does the same to all targets: it reads the batch's statistics, and has no affine parameters."""
-    return pool.norm is None or pool.norm.training or pool.norm.running_mean is None
+    return pool.norm is None or by_their_own(pool.norm)
 
 
 def pool_job(targets: list[Target], pools: Sequence[Pool], passes: Passes) -> Pools | Shared:

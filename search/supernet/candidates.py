@@ -1,7 +1,9 @@
 """What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
 
 Known kinds: rows of (ReLU, depthwise, pointwise, norm), (ReLU, full convolution, norm), factorized reductions, pools with or
-without a norm, the identity, and the zero. Anything else is `Other` and runs as the module it is.
+without a norm, the identity, and the zero. Norms are batch norms; those of the rows may be group norms without scale and shift,
+of more than a channel.
+Anything else is `Other` and runs as the module it is.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class Separable:
 
     depthwise: nn.Conv2d
     pointwise: nn.Conv2d
-    norm: nn.BatchNorm2d
+    norm: nn.BatchNorm2d | nn.GroupNorm
 
     @property
     def geometry(self) -> Geometry:
@@ -137,8 +139,10 @@ def kind_of(module: nn.Module) -> Kind:
     return Other(module)
 
 
-def norm_key(norm: nn.BatchNorm2d) -> tuple:
+def norm_key(norm: nn.BatchNorm2d | nn.GroupNorm) -> tuple:
     """What must be equal for two norms to be computed as one."""
+    if isinstance(norm, nn.GroupNorm):
+        return norm.eps, norm.num_groups
     return norm.eps, norm.momentum, norm.affine, norm.running_mean is not None, norm.training, norm.track_running_stats
 
 
@@ -169,7 +173,11 @@ def _separable(layers: Sequence[nn.Module]) -> Separable | None:
     if len(layers) != 4:
         return None
     relu, depthwise, pointwise, norm = layers
-    if not (type(relu) is nn.ReLU and type(norm) is nn.BatchNorm2d):
+    if type(relu) is not nn.ReLU:
+        return None
+    # groups of one channel may have a single value, which group norms take and batch norms don't
+    groups = type(norm) is nn.GroupNorm and not norm.affine and norm.num_channels > norm.num_groups
+    if type(norm) is not nn.BatchNorm2d and not groups:
         return None
     if not (type(depthwise) is nn.Conv2d and type(pointwise) is nn.Conv2d) or depthwise.bias is not None:
         return None

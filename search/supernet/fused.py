@@ -2,7 +2,7 @@
 
 From one read of a state to the nodes' sums a dozen launches make chains of separable convolutions, pools and the identity
 (search/kernels/mixed_state); nodes are kernels too (partial_node). What that operation doesn't know (unknown modules, other
-pools, norms in eval mode) runs as in the batched plan.
+pools, group norms, norms in eval mode) runs as in the batched plan.
 
 With memory="balanced" it keeps for backward the states alone.
 
@@ -11,6 +11,7 @@ Letters: B batch, T targets, J chains, N maps of a sum, C channels of a candidat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -23,7 +24,7 @@ from search.supernet.bank import Alike, Normed, chain_norms, job_of, pool_name, 
 from search.supernet.batched import BatchedPlan
 from search.supernet.candidates import Chain, Pool, Same
 from search.supernet.graph import Fuse
-from search.supernet.norms import Moves, Norms
+from search.supernet.norms import Moves, Norms, by_their_own, single_value
 
 
 class TritonPlan(BatchedPlan):
@@ -114,6 +115,10 @@ class Fused:
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
+        values = len(x) * math.prod(-(-side // self._structure.stride) for side in x.shape[2:])
+        # of pools and identities alone nothing may be normalised
+        if values <= 1 and any(_norms_of(alike) for alike in self._alikes):
+            raise single_value(x)
         weights = x.new_empty(0) if self._weights is None else self._weights
         others = [job.maps(x) for job in self._jobs]
         y, self._batches = mixed_state(x, weights, self._structure, self.gates, *self._vectors, others, self._eps())
@@ -200,7 +205,7 @@ def _fused(group: Sequence[Alike], recompute: bool) -> tuple[Fused | None, list[
 def _fits(alike: Alike, stride: int) -> bool:
     """Whether the operation knows such candidates, by batch statistics."""
     first = alike.kinds[0]
-    if not all(norm.training or norm.running_mean is None for norm in _norms_of(alike)):
+    if any(isinstance(norm, nn.GroupNorm) or not by_their_own(norm) for norm in _norms_of(alike)):
         return False
     if isinstance(first, Chain):
         return all(part.depthwise.kernel_size[0] in (3, 5, 7) and part.geometry[2] in (1, 2) for part in first.parts)
@@ -209,7 +214,7 @@ def _fits(alike: Alike, stride: int) -> bool:
     return not isinstance(first, Same) or stride == 1
 
 
-def _norms_of(alike: Alike) -> list[nn.BatchNorm2d]:
+def _norms_of(alike: Alike) -> list[nn.BatchNorm2d | nn.GroupNorm]:
     first = alike.kinds[0]
     if isinstance(first, Chain):
         return [part.norm for part in first.parts]

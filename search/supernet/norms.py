@@ -3,7 +3,9 @@
 Several passes through a graph may lie side by side, each normalised by statistics of its own: maps of P passes are
 [B*P, C, H, W], the passes of an image one after the other, so that norms read them as [B, P*C, H, W].
 
-Letters: B batch, T norms, C channels of each, P passes.
+Group norms without scale and shift are batch norms of one image whose channels are the groups of all images.
+
+Letters: B batch, T norms, C channels of each, G groups of each, P passes.
 """
 
 from __future__ import annotations
@@ -30,29 +32,53 @@ class Passes(NamedTuple):
 ONE = Passes()
 
 
+def by_their_own(norm: nn.BatchNorm2d | nn.GroupNorm) -> bool:
+    """Whether a norm reads the statistics of what it normalises, not running ones."""
+    return isinstance(norm, nn.GroupNorm) or norm.training or norm.running_mean is None
+
+
+def single_value(z: Tensor) -> ValueError:
+    """What torch's batch norm says of maps that have one value a channel, and so no variance."""
+    return ValueError(f"Expected more than 1 value per channel when training, got input size {z.shape}")
+
+
 class Norms:
     """Several norms of equal settings: their tensors side by side.
 
     Attributes:
         passes: through these norms.
+        groups: G of group norms, which have no weight and bias; 0 for batch norms.
         weight, bias: [P*T*C], or None where the norms aren't affine.
         training: whether the batch's statistics normalise.
         running: mean and variance [P*T*C], copies; None where nothing needs them.
         batch: mean and unbiased variance [P*T*C] of a batch, if whoever normalised left them here.
     """
 
-    def __init__(self, norms: Sequence[nn.BatchNorm2d], passes: Passes = ONE) -> None:
+    def __init__(self, norms: Sequence[nn.BatchNorm2d | nn.GroupNorm], passes: Passes = ONE) -> None:
         self.norms = norms
         self.passes = passes
         first = norms[0]
+        self.groups = first.num_groups if isinstance(first, nn.GroupNorm) else 0
         self.eps = first.eps
-        self.tracked = first.training and first.track_running_stats and first.running_mean is not None
-        self.training = first.training or first.running_mean is None
+        self.tracked = not self.groups and first.training and first.track_running_stats and first.running_mean is not None
+        self.training = by_their_own(first)
         self.momentum = momentum_of(first) if self.tracked else 0.0
         self.batch: tuple[Tensor, Tensor] | None = None
         self.running: tuple[Tensor, Tensor] | None = None
         self.weight = torch.cat([norm.weight for norm in norms] * passes.beside) if first.affine else None
         self.bias = torch.cat([norm.bias for norm in norms] * passes.beside) if first.affine else None
+
+    def read_as(self, z: Tensor) -> tuple[int, int] | None:
+        """Images and channels that these norms read maps z [B*P, T*C, H, W] as, in z's order; None: as they are.
+
+        Raises `single_value`.
+        """
+        images, channels = len(z) // self.passes.beside, self.passes.beside * z.shape[1]
+        if self.groups:
+            images, channels = 1, len(z) * len(self.norms) * self.groups
+        if self.training and z.numel() <= channels:
+            raise single_value(z)
+        return None if channels == z.shape[1] and images == len(z) else (images, channels)
 
     def read_running(self) -> tuple[Tensor, Tensor]:
         """The running statistics, copied once."""

@@ -68,12 +68,16 @@ class NormedSum(_Sum):
         zs = maps_of(self.jobs, x)
         norms = [job.norm for job in self.jobs]
         first, shape = norms[0], zs[0].shape
+        # passes side by side, each with statistics of its own, or groups of images
+        read_as = first.read_as(zs[0])
+        if read_as is not None:
+            zs = [z.reshape(*read_as, -1, shape[3]) for z in zs]
         weights = None
         if self.gates is not None:
-            weights = self.gates.unsqueeze(2).expand(-1, -1, shape[1] // self.gates.shape[1]).reshape(-1, shape[1])
-            weights = weights.repeat(1, first.passes.beside)
-        # passes side by side, each with statistics of its own
-        zs = [first.passes.apart(z) for z in zs]
+            # in each pass, or image, the channels, or groups, of each target
+            rows = self.gates[:, None, :, None]
+            times = shape[0] if first.groups else first.passes.beside
+            weights = rows.expand(-1, times, -1, zs[0].shape[1] // (times * rows.shape[2])).reshape(len(zs), -1)
         gammas, betas = (
             None if first.weight is None else torch.stack(rows)
             for rows in ([norm.weight for norm in norms], [norm.bias for norm in norms])
@@ -148,7 +152,7 @@ def sums_of(jobs: Sequence[Job], triton: bool) -> list[Sum]:
     groups: dict[tuple, list[Job]] = {}
     for job in jobs:
         norm = getattr(job, "norm", None)
-        mode = None if norm is None else (norm.eps, norm.training, norm.weight is None)
+        mode = None if norm is None else (norm.eps, norm.training, norm.weight is None, norm.groups)
         groups.setdefault((mode, *(target.node for target in job.targets)), []).append(job)
     return [(Mixture if isinstance(group[0], Shared) else NormedSum)(group, triton) for group in groups.values()]
 

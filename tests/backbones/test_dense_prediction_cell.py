@@ -133,22 +133,6 @@ def test_what_no_candidate_sees_reaches_the_branch(in_channels):
     assert torch.equal(branch[:, 1::2], rest[:, :4] if in_channels == 16 else torch.cat((rest, rest), 1))
 
 
-@pytest.mark.parametrize("memory", ["fast", "small"])
-@pytest.mark.parametrize("k", [1, 4])
-def test_the_batched_plan_equals_the_reference(k, memory):
-    results = []
-    for settings in (dict(), dict(plan="batched", memory=memory)):
-        params, model = wide(partial=k, edge_logits=True, **settings)
-        x = torch.randn(2, 16, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
-        with params.gated(Softmax()):
-            y = model((x,))[0]
-        y.square().sum().backward()
-        grads = {name: p.grad for name, p in [*model.named_parameters(), *params.named_parameters()]}
-        results.append({"y": y.detach(), "x": x.grad, **grads, **dict(model.named_buffers())})
-    for name, value in results[0].items():
-        assert torch.allclose(value, results[1][name], rtol=1e-10, atol=1e-10), name
-
-
 def test_decoding_keeps_the_strongest_input_and_operation():
     params, _ = wide()
     with torch.no_grad():

@@ -271,9 +271,9 @@ def test_a_path_moves_its_own_statistics_alone():
         assert torch.equal(value, model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 2, 4, 8])
 def test_any_number_of_partial_channels_trains(k):
-    params, model = wide(partial=k)
+    params, model = wide(partial=k, channels=8)
     optimizer = torch.optim.SGD([*model.parameters(), *params.parameters()], lr=0.1)
     before = copy.deepcopy({**model.state_dict(), **params.state_dict()})
     with params.gated(Softmax()):
@@ -283,9 +283,9 @@ def test_any_number_of_partial_channels_trains(k):
     # a bias in front of a norm has no effect
     still = {name for name, value in after.items() if torch.allclose(value, before[name], rtol=0, atol=1e-14)}
     assert {name for name in still if not name.endswith(("conv.bias", ".0.bias"))} == set()
-    assert model.repeats[0]["n3"].conv.weight.shape == (4 // k, 4 // k, 3, 3)
+    assert model.repeats[0]["n3"].conv.weight.shape == (8 // k, 8 // k, 3, 3)
     if k > 1:
-        narrow = NASFPN([6, 4, 8], arch=params.space.sample(random.Random(0)), affine=False, **SMALL)
+        narrow = NASFPN([6, 4, 8], arch=params.space.sample(random.Random(0)), affine=False, **{**SMALL, "channels": 8})
         with pytest.raises(ValueError, match="partial=1"):
             inherit(narrow, model.state_dict())
 

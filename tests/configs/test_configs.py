@@ -8,8 +8,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from search.engine.config import load
+from search.engine.searchable import modules_with
 
 CONFIGS = sorted([*Path("configs/classification").glob("*.py"), *Path("configs/demo").glob("digits_*.py")])
+SEARCHES = [path for path in sorted(Path("configs").glob("[!_]*/*.py")) if "darts.py" in path.read_text()]
 
 
 def rates(path):
@@ -76,3 +78,15 @@ def test_settings_of_the_papers():
     retrain = load(folder / "cells_pc_darts_cifar10_retrain.py")
     assert retrain.model.backbone.drop_path == 0.3 and retrain.model.aux_weight == 0.4
     assert retrain.train_dataloader.dataset.pipeline[-1] == dict(type="search.Cutout", length=16)
+
+
+@pytest.mark.parametrize("path", SEARCHES, ids=lambda p: p.stem)
+def test_searches_by_gradients_run_in_fewer_passes(path):
+    """Every part that has plans of execution has the same one, not edge by edge, so that the memory planner can change it."""
+    for package in ("mmdet", "mmseg"):
+        pytest.importorskip(package)
+    model = load(path).model
+    plans, memories, shares = (dict(modules_with(model, name)) for name in ("plan", "memory", "partial"))
+    # NAS-FPN's relaxation has none
+    assert len(plans) == len(memories) == (0 if path.stem.startswith("nas_fpn_") else len(shares))
+    assert set(plans.values()) in (set(), {"auto"}, {"batched"}) and set(memories.values()) <= {"fast"}

@@ -46,15 +46,16 @@ def norm_relu_separable(
     training: bool,
     momentum: float,
     eps: float,
-    passes: int = 1,
+    read_as: tuple[int, int] | None = None,
 ) -> Tensor:
     """As `norm_relu_separable_reference`: z [B, T*C, H, W] -> [B, T*O, H, W]; `running` is moved in training mode.
 
-    `passes`: P of them side by side, each with statistics of its own: z [B*P, T*C, H, W], the norm's vectors [P*T*C].
+    `read_as`: images and channels that the norm reads z as, in its order: (B / P, P*T*C) are P passes side by side, each with
+    statistics of its own, (1, B*T*G) group norms of G groups. The norm's vectors are as long as it has channels.
     """
     mean, var = running or (None, None)
     return _NormReluSeparable.apply(
-        *_for_autocast(z, depthwise, pointwise), padding, dilation, weight, bias, mean, var, training, momentum, eps, passes
+        *_for_autocast(z, depthwise, pointwise), padding, dilation, weight, bias, mean, var, training, momentum, eps, read_as
     )
 
 
@@ -139,23 +140,23 @@ class _NormReluSeparable(torch.autograd.Function):
         training: bool,
         momentum: float,
         eps: float,
-        passes: int,
+        read_as: tuple[int, int] | None,
     ) -> Tensor:
-        h, batch_mean, batch_invstd = _batch_norm(_apart(z, passes), weight, bias, mean, var, training, momentum, eps)
+        h, batch_mean, batch_invstd = _batch_norm(_read_as(z, read_as), weight, bias, mean, var, training, momentum, eps)
         d = _own(F.relu_(h).view(z.shape), depthwise, 1, padding, dilation)
         # running statistics are read by the backward of eval mode only
         fixed = (None, None) if training else (mean, var)
         ctx.save_for_backward(z, depthwise, pointwise, weight, bias, batch_mean, batch_invstd, *fixed)
-        ctx.geometry = padding, dilation, training, eps, passes
+        ctx.geometry = padding, dilation, training, eps, read_as
         return _mixed(pointwise, d)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         z, depthwise, pointwise, weight, bias, batch_mean, batch_invstd, mean, var = ctx.saved_tensors
-        padding, dilation, training, eps, passes = ctx.geometry
-        apart = _apart(z, passes)
-        h = F.relu_(_normalised(apart, weight, bias, batch_mean, batch_invstd, mean, var, training, eps)).view(z.shape)
+        padding, dilation, training, eps, read_as = ctx.geometry
+        read = _read_as(z, read_as)
+        h = F.relu_(_normalised(read, weight, bias, batch_mean, batch_invstd, mean, var, training, eps)).view(z.shape)
         by_pointwise = by_depthwise = None
         by_d = _mixed_backward(grad, pointwise)
         flat = depthwise.reshape(-1, 1, *depthwise.shape[2:])
@@ -165,8 +166,8 @@ class _NormReluSeparable(torch.autograd.Function):
             by_depthwise = by_weight(by_d, h, flat, 1, padding, dilation).view(depthwise.shape)
         by_h = torch.ops.aten.threshold_backward(by_h, h, 0)
         by_z, by_scale, by_shift = _batch_norm_backward(
-            _apart(by_h, passes),
-            apart,
+            _read_as(by_h, read_as),
+            read,
             weight,
             mean,
             var,
@@ -180,9 +181,8 @@ class _NormReluSeparable(torch.autograd.Function):
         return by_z, by_depthwise, by_pointwise, None, None, by_scale, by_shift, None, None, None, None, None, None
 
 
-def _apart(z: Tensor, passes: int) -> Tensor:
-    """[B*P, C, H, W] -> [B, P*C, H, W]."""
-    return z if passes == 1 else z.view(-1, passes * z.shape[1], *z.shape[2:])
+def _read_as(z: Tensor, images_and_channels: tuple[int, int] | None) -> Tensor:
+    return z if images_and_channels is None else z.view(*images_and_channels, -1, z.shape[-1])
 
 
 def _repeated(r: Tensor, targets: int) -> Tensor:

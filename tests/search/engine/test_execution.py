@@ -7,9 +7,9 @@ from search.engine.execution import settle_plans
 from search.supernet import ArchParams, MixedDag, Relax, building, record
 
 
-def supernet(plan):
+def supernet(plan, memory="fast"):
     def build():
-        return CellNet(channels=4, layers=3, affine=False, plan=plan)
+        return CellNet(channels=4, layers=3, affine=False, plan=plan, memory=memory)
 
     with building(Relax(ArchParams(record(build).space))):
         return build()
@@ -37,6 +37,9 @@ def test_exact_second_order_takes_the_reference(said):
     assert plans(model) == {"reference"} and "differentiates twice" in said[0]
     with pytest.raises(UserError, match="plan='batched' can't be differentiated twice"):
         settle_plans(supernet("batched"), differentiates_twice=True)
+    with pytest.raises(UserError, match=r"memory='small' can't be had with strategy\.exact=True.*: leave memory out, or"):
+        settle_plans(supernet("auto", "small"), differentiates_twice=True)
+    settle_plans(supernet("auto", "small"), differentiates_twice=False)
 
 
 def test_what_the_config_names_is_left_alone(said):

@@ -75,7 +75,12 @@ def test_another_plan_of_the_config_is_kept():
 
 
 def test_exact_second_order_keeps_the_reference():
-    assert planner("cells_darts_cifar10", **{"strategy.exact": True}).ladders.execution == ("reference",)
+    exact = {**ONE_CELL, "strategy.exact": True}
+    reference = planner("cells_darts_cifar10", **exact)
+    assert reference.ladders.execution == ("reference",)
+    # and is what 'auto' is counted as
+    auto = planner("cells_darts_cifar10", **exact, **{"model.backbone.plan": "auto"})
+    assert auto.needs().exact(auto.ladders.first) == reference.needs().exact(reference.ladders.first)
 
 
 def test_a_network_and_a_task_without_any_of_it(tmp_path):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from backbones import AutoFPN, HeadCell
 from search import report
 from search.engine import UserError, checkpoint, search
 from search.engine.stages import Stage, stages_of, take_over, widened
+from search.supernet import ArchParams, Relax, Softmax, building, record
 from tests.search.engine import tiny
 
 FALLING = [{"begin": 1, "partial": 2, "freeze_epochs": 1}]
@@ -121,3 +123,48 @@ def test_a_killed_search_goes_on_bit_for_bit(straight, tmp_path, where, at, stag
     assert checkpoint.read_own(tmp_path / "checkpoint.pth")["visnas"]["loop"]["stage"] == stage
     assert tiny.in_children(tmp_path, **args, resume=True) == [0]
     assert tiny.differences(straight, tiny.state(tmp_path)) == []
+
+
+class Detector(nn.Module):
+    """A pyramid and a head that is the same for its levels, both with partial channels."""
+
+    def __init__(self, k):
+        super().__init__()
+        self.neck = AutoFPN([4, 4], 16, 2, 1, num_outs=2, affine=False, partial=k, plan="batched")
+        self.head = HeadCell(16, 16, affine=False, partial=k, plan="batched")
+
+    def forward(self, maps):
+        return [self.head(x) for x in self.neck(maps)]
+
+
+def test_a_neck_and_a_head_are_widened_together():
+    params = ArchParams(record(lambda: Detector(4)).space, edge_logits=True, std=1.0)
+    with building(Relax(params)):
+        old = Detector(4)
+    parameters = dict(old.named_parameters())
+    optimizer = torch.optim.SGD([*old.parameters()], lr=0.1, momentum=0.9)
+    maps = [torch.randn(2, 4, n, n) for n in (6, 3)]
+
+    def step(model):
+        optimizer.zero_grad()
+        with params.gated(Softmax()):
+            sum(y.square().mean() for y in model(maps)).backward()
+        optimizer.step()
+
+    step(old)
+    before = {name: tensor.clone() for name, tensor in old.state_dict().items()}
+    momenta = {name: optimizer.state[p]["momentum_buffer"].clone() for name, p in parameters.items()}
+    with building(Relax(params)):
+        new = take_over(Detector(2), old, optimizer)
+    grown = {name for name, tensor in new.state_dict().items() if tensor.shape != before[name].shape}
+    assert {"neck.cells.p4.edges.n2<-0.ops.sep_conv_3x3.2.weight", "head.cell.edges.n1<-0.ops.dil_conv_5x5.1.weight"} < grown
+    assert "neck.cells.p3.edges.n2<-0.ops.dil_conv_3x3.3.running_var" in grown
+    assert not any(name.startswith(("neck.laterals", "neck.outputs", "head.lateral", "head.output")) for name in grown)
+    for name, tensor in new.state_dict().items():
+        assert torch.equal(tensor, widened(before[name], tensor.shape)), name
+        if name in parameters:
+            assert parameters[name] is new.get_parameter(name)
+            assert torch.equal(optimizer.state[parameters[name]]["momentum_buffer"], widened(momenta[name], tensor.shape))
+    assert new.head.cell.partial_channels == new.neck.cells["p3"].partial_channels == 2
+    step(new)
+    assert [name for name, p in new.named_parameters() if p.grad is None or not p.grad.any()] == []

@@ -1,6 +1,5 @@
-"""The Triton plan equals the reference: outputs, every gradient, running statistics; in the interpreter without a GPU."""
+"""The Triton plan of one graph, in the interpreter without a GPU. Networks are in tests/backbones/test_plans.py."""
 
-import copy
 import os
 import random
 
@@ -8,120 +7,67 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import AutoDeepLab, AutoFPN, CellNet, DensePredictionCell
-from search.supernet import ArchParams, Relax, Softmax, building, record
+from backbones.operations import darts_candidates
+from search.supernet import MixedDag, Softmax, reading
+from search.supernet.fused import Fused
 from search.supernet.plans import choose_plan
+from tests.backbones.small_supernets import DEVICE, cells, check, executed_by
 
 pytest.importorskip("triton")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
+class Cell(nn.Module):
+    """One node that reads the image by all of DARTS's candidates, or by some."""
 
-def cells(k, **settings):
-    return CellNet(channels=k * 2, layers=1, reductions=(0,), partial=k, nodes=2, affine=False, **settings)
+    only = tuple(darts_candidates(False))
 
-
-def trellis(k, **settings):
-    return AutoDeepLab(filters=2 * k, layers=2, blocks=2, stem=(4, 4, 8), partial=k, affine=False, **settings)
-
-
-class Necked(nn.Module):
-    """Maps of three sizes from an image, and a neck that reads them."""
-
-    def __init__(self, neck):
+    def __init__(self, k, **settings):
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(3, 4, 3, stride, 1) for stride in (1, 2, 4))
-        self.neck = neck
+        candidates = {name: make for name, make in darts_candidates(False).items() if name in self.only}
+        with reading("cell") as pick:
+            self.dag = MixedDag(pick, "cell", candidates, channels=3, inputs=1, nodes=1, keep=1, relax_only=(), **settings)
 
     def forward(self, x):
-        return self.neck(tuple(conv(x) for conv in self.convs))
+        return self.dag(x)
 
 
-def context(k, **settings):
-    neck = DensePredictionCell([4] * 3, 2, 2 * k, 2, (1, 3), (2,), dropout=0.0, affine=False, partial=k, **settings)
-    return Necked(neck)
+def test_equals_the_reference_under_the_softmax(monkeypatch):
+    ran = []
+    monkeypatch.setattr(Fused, "_run", lambda self, x, run=Fused._run: ran.append(self.nodes()) or run(self, x))
+    check("triton", Cell, 1, True, torch.float32, x=torch.randn(2, 3, 4, 3, device=DEVICE))
+    # all candidates as one operation
+    assert ran == [(1,)]
 
 
-def pyramid(k, **settings):
-    return Necked(AutoFPN([4] * 3, 2 * k, 3, 1, num_outs=3, affine=False, partial=k, **settings))
+@pytest.mark.parametrize("only", ["sep_conv_3x3", "dil_conv_3x3", "avg_pool_3x3"])
+@pytest.mark.parametrize("plan", ["reference", "batched", "triton"])
+def test_a_single_value_has_no_variance(plan, only):
+    class Few(Cell):
+        pass
 
-
-def models_of(k, memory="fast", network=cells):
-    """A float64 reference, the same in float32, and the Triton plan in float32, of equal weights, and their logits."""
-    torch.manual_seed(0)
-
-    def build(plan):
-        return network(k, plan=plan, memory="fast" if plan == "reference" else memory)
-
-    params = ArchParams(record(lambda: build("reference")).space, edge_logits=k > 1, std=1.0).to(DEVICE)
-    with building(Relax(params)):
-        reference, triton = build("reference").to(DEVICE), build("triton").to(DEVICE)
-    triton.load_state_dict(reference.state_dict())
-    exact = copy.deepcopy(reference).double()
-    return params, (exact, reference, triton)
-
-
-def results(params, model, x, gate):
-    for p in [*model.parameters(), *params.parameters()]:
-        p.grad = None
-    dtype = next(model.parameters()).dtype
-    x = x.to(dtype, copy=True).requires_grad_()
-    params = params.to(dtype)
-    with gate(params):
-        y = torch.cat([y.flatten() for y in model(x) if y is not None])
-    (y * torch.linspace(-1, 1, y.numel(), dtype=dtype, device=y.device).view(y.shape)).sum().backward()
-    found = {
-        "output": [y],
-        "by the input": [x.grad],
-        "by weights": [p.grad for p in model.parameters() if p.grad is not None],
-        "by logits": [p.grad for p in params.parameters() if p.grad is not None],
-        "running statistics": [b for n, b in model.named_buffers() if "running" in n],
-        "batches": [b for n, b in model.named_buffers() if n.endswith("num_batches_tracked")],
-    }
-    found = {name: torch.cat([t.detach().double().flatten() for t in ts]) for name, ts in found.items() if ts}
-    params.float()
-    return found
-
-
-def check(exact, reference, triton):
-    """The Triton plan's relative RMS errors are those of float32 sums: at most twice the reference plan's own."""
-    for name, t in exact.items():
-        own, found = (float((other[name] - t).norm()) for other in (reference, triton))
-        assert found <= max(1e-5 * float(t.norm()), 2 * own), (name, found, own, float(t.norm()))
-
-
-@pytest.mark.parametrize(
-    ("k", "memory", "training"),
-    [
-        pytest.param(2, "fast", True, marks=pytest.mark.slow),
-        (2, "fast", False),
-        *(pytest.param(k, "fast", True, marks=pytest.mark.slow) for k in (1, 4, 8)),
-        *(pytest.param(2, memory, True, marks=pytest.mark.slow) for memory in ("balanced", "small")),
-    ],
-)
-def test_equals_the_reference(k, memory, training):
-    params, models = models_of(k, memory)
-    x = torch.randn(2, 3, 5, 4, device=DEVICE)
-    exact, reference, triton = (results(params, model.train(training), x, lambda p: p.gated(Softmax())) for model in models)
-    check(exact, reference, triton)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("k", [1, 2])
-@pytest.mark.parametrize("network", [trellis, context, pyramid])
-def test_every_network_equals_the_reference(network, k):
-    params, models = models_of(k, network=network)
-    x = torch.randn(3, 3, 9, 8, device=DEVICE)
-    exact, reference, triton = (results(params, model.train(), x, lambda p: p.gated(Softmax())) for model in models)
-    check(exact, reference, triton)
+    Few.only = (only, "skip_connect")
+    params, _, model = executed_by(plan, "fast", Few, 1)
+    x = torch.randn(1, 3, 1, 1, device=DEVICE)
+    with params.gated(Softmax()):
+        with pytest.raises(ValueError, match="Expected more than 1 value per channel when training, got input size"):
+            model.train()(x)
+        assert model.eval()(x)[0].shape == x.shape
+        assert all(float(b.min()) >= 0.5 for name, b in model.named_buffers() if "running" in name)
+    Few.only = ("skip_connect",)
+    params, _, model = executed_by(plan, "fast", Few, 1)
+    with params.gated(Softmax()):
+        assert torch.allclose(model.train()(x)[0], x)
 
 
 def test_equals_the_reference_on_one_path():
-    params, models = models_of(2)
-    arch = params.space.sample(random.Random(3))
-    x = torch.randn(2, 3, 6, 6, device=DEVICE)
-    exact, reference, triton = (results(params, model.train(), x, lambda p: p.masked(arch)) for model in models)
-    check(exact, reference, triton)
+    arch = None
+
+    def gate(params):
+        nonlocal arch
+        arch = arch or params.space.sample(random.Random(3))
+        return params.masked(arch)
+
+    check("triton", cells, 2, True, torch.float32, gate=gate)
 
 
 def test_auto_takes_what_runs():
@@ -138,7 +84,7 @@ def test_auto_takes_what_runs():
 
 def test_where_the_kernels_cannot_run_the_plan_says_so(monkeypatch):
     monkeypatch.setitem(os.environ, "TRITON_INTERPRET", "0")
-    params, (_, _, triton) = models_of(1)
+    params, _, triton = executed_by("triton", "fast", cells, 1)
     params.cpu()
     with params.gated(Softmax()), pytest.raises(ValueError, match=r"plan='triton' can't run: .* on cpu; set plan='auto'"):
         triton.cpu()(torch.randn(2, 3, 6, 6))
