@@ -28,8 +28,10 @@ def attempt(runner):
 
 @HOOKS.register_module(force=True)
 class Fault(Hook):
-    """In the trials `of`, in their first `attempts` attempts: 'kill' this process, 'raise' an error, or a user's 'mistake'; or the
-    number of an operating system's error."""
+    """In the trials `of`, in their first `attempts` attempts: 'kill' this process, 'raise' an error, or a user's 'mistake'.
+
+    Or an error of the operating system, by its number.
+    """
 
     def __init__(self, what, of, attempts=10):
         self.what, self.of, self.attempts = what, of, attempts
