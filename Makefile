@@ -29,7 +29,7 @@ demo: setup
 test: setup
 	$(RUN) -m pytest -n 2 --dist worksteal -m 'not slow'
 
-# Ray, 200 MB, is of long tests alone
+# Ray, 240 MB, is for long tests alone
 test-all: setup $(VENV)/.extra-ray
 	$(RUN) -m pytest -n 2 --dist worksteal
 
