@@ -29,7 +29,8 @@ demo: setup
 test: setup
 	$(RUN) -m pytest -n 2 --dist worksteal -m 'not slow'
 
-test-all: setup
+# Ray, 240 MB, is for long tests alone
+test-all: setup $(VENV)/.extra-ray
 	$(RUN) -m pytest -n 2 --dist worksteal
 
 # upstream's packages share import names with the forks, so they have an environment of their own: 6 GB, most of it torch

@@ -6,6 +6,7 @@ A file that can't be used is told in one sentence that names it.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from search.registry import TRANSFORMS
 
 _ROTATED = 5  # EXIF orientations from here on swap height and width
 _ORIENTATION = 274
+_JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
 
 
 def unreadable(path: str | Path, error: BaseException) -> UserError:
@@ -47,14 +49,32 @@ def size_of(path: str) -> tuple[int, int]:
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """mmcv's LoadImageFromFile. Raises UserError, naming the file, for one that is missing, damaged or no image."""
+    """mmcv's LoadImageFromFile. Raises UserError, naming the file, for one that is missing, damaged, cut short or no image."""
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """As mmcv's: adds 'img', uint8 [H, W, 3] in BGR, and its shapes."""
         try:
-            return super().transform(results)
+            loaded = super().transform(results)
+            if self.backend_args is None:
+                require_whole(results["img_path"])
         except (OSError, AssertionError, ValueError) as error:
             raise unreadable(results["img_path"], error) from error
+        return loaded
+
+
+def require_whole(path: str | Path) -> None:
+    """Pillow's OSError for a JPEG file that is cut short, of which cv2 before 4.12 gives what there is, and grey below.
+
+    A file that ends as it should is taken for whole; what has something behind its end, or no mark of it, is decoded.
+    """
+    with open(path, "rb") as file:
+        if file.read(2) != _JPEG_BEGINS:
+            return
+        file.seek(-2, os.SEEK_END)
+        if file.read() == _JPEG_ENDS:
+            return
+        with Image.open(file) as image:
+            image.load()
 
 
 def checked(pipeline: Compose) -> Compose:

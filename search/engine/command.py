@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from search.engine import checkpoint, config
 from search.engine.data import require_seed
-from search.engine.errors import BudgetError, UserError, disk_full
+from search.engine.errors import BudgetError, UserError, disk_full, passing
 from search.engine.run import TRIALS
 from search.engine.searchable import set_architecture
 from search.environment import require_one_family
@@ -82,6 +82,11 @@ def mistake(error: BaseException) -> str | None:
         reason = disk_full(error) or error.strerror
         return _line(f"{error.filename}: {reason}" if error.filename else str(reason))
     return None
+
+
+def mistake_of_work(error: BaseException) -> str | None:
+    """As `mistake`, of what can be tried again: None also for what the operating system may grant then."""
+    return None if passing(error) else mistake(error)
 
 
 def _ours(file: str, line: str) -> bool:

@@ -11,11 +11,13 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from mmengine.config import Config
 
 from search import report
 from search.engine import checkpoint, significance
@@ -114,7 +116,8 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     found = [_found(protocol, run) for run in searches]
     budget = _budget(searches, spaces)
     with budget_is_the_users(budget):
-        drawn = [_write(protocol, "random", f"{i}", parts) for i, parts in enumerate(_draw(spaces, protocol.random, budget))]
+        uniform = enumerate(_draw(spaces, protocol.random, budget))
+        drawn = [_write(protocol, "random", i, parts, {"strategy": "random", "seed": i}) for i, parts in uniform]
 
     labelled = [(Path(run.config).stem, run.seed, arch) for run, arch in zip(searches, found, strict=True)]
     labelled += [(RANDOM, i, arch) for i, arch in enumerate(drawn)]
@@ -166,7 +169,7 @@ def _random_search(
         config: fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in once if row["group"] == config)
         for config in (Path(path).stem for path in protocol.searches)
     }
-    joint = _joint(spaces)
+    joint, task = _joint(spaces), _recipe(protocol).get("task")
     strategies: dict[int, AskTell] = {seed: RandomSearch(joint, TRIAL_SEED + seed) for seed in protocol.random_search_seeds}
     if budget is not None:
         strategies = {seed: Within(strategy, budget.within, TRIES) for seed, strategy in strategies.items()}
@@ -178,7 +181,8 @@ def _random_search(
         for seed, strategy in strategies.items():
             for i in range(len(trials[seed]), min(count, joint.size)):
                 parts = split_parts(spaces, strategy.ask())
-                asked.append((seed, _write(protocol, f"random_search{seed}", f"{i}", parts)))
+                origin = {"strategy": RANDOM_SEARCH, "seed": seed, "trial": i, "task": task, "config": protocol.retrain}
+                asked.append((seed, _write(protocol, f"random_search{seed}", i, parts, origin)))
         runs = [protocol.training(f"random search {seed}, trial", arch, first, False, protocol.short) for seed, arch in asked]
         for (seed, arch), result in zip(asked, execution.results(runs), strict=True):
             trials[seed].append((arch, result))
@@ -216,11 +220,12 @@ def _best(tried: Sequence[tuple[Path, dict[str, Any]]], lower: bool) -> int:
 
 def _lower_is_better(protocol: Protocol) -> bool:
     """Reads and checks the recipe, in its short form too."""
-    nowhere = protocol.work_dir
-    for options in (protocol.short, ()):
-        run = Run("train", "", nowhere, protocol.retrain, (*protocol.retrain_options, *options), 0)
-        recipe = run.load()
-    return (recipe.get("score") or {}).get("rule") == "less"
+    _recipe(protocol, protocol.short)
+    return (_recipe(protocol).get("score") or {}).get("rule") == "less"
+
+
+def _recipe(protocol: Protocol, options: Sequence[str] = ()) -> Config:
+    return Run("train", "", protocol.work_dir, protocol.retrain, (*protocol.retrain_options, *options), 0).load()
 
 
 def _spaces(files: Sequence[Path]) -> dict[str, Space]:
@@ -264,16 +269,16 @@ def _joint(spaces: dict[str, Space]) -> Space:
 
 
 def _found(protocol: Protocol, run: Run) -> Path:
-    """A searched architecture beside the random ones, named after its search."""
-    parts = load(run.work_dir / "architecture.json").parts
-    whole = {name: (part.space, part.architecture) for name, part in parts.items()}
-    return _write(protocol, Path(run.config).stem, f"{run.seed}", whole)
+    """A searched architecture beside the random ones, named after its search, whose provenance it keeps."""
+    file, group = load(run.work_dir / "architecture.json"), Path(run.config).stem
+    whole = {name: (part.space, part.architecture) for name, part in file.parts.items()}
+    return _write(protocol, group, run.seed, whole, {"strategy": group, "seed": run.seed, **file.provenance})
 
 
-def _write(protocol: Protocol, group: str, name: str, parts: Parts) -> Path:
-    path = protocol.work_dir / "architectures" / group / f"{name}.json"
+def _write(protocol: Protocol, group: str, number: int, parts: Parts, provenance: Mapping[str, Any]) -> Path:
+    path = protocol.work_dir / "architectures" / group / f"{number}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, parts, {"strategy": group, "seed": name})
+    save(path, parts, provenance)
     return path
 
 

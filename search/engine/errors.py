@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,19 @@ _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the file would exceed the largest size allowed here",
+}
+
+# said of a path that isn't what the user takes it for
+_OF_A_PATH = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.EROFS,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
 }
 
 
@@ -69,6 +83,21 @@ def single_values_are_the_users() -> Iterator[None]:
 def disk_full(error: BaseException) -> str | None:
     """Says in words that `error` means a full disk; None for any other error."""
     return _FULL.get(error.errno or 0) if isinstance(error, OSError) else None
+
+
+def passing(error: BaseException) -> bool:
+    """Whether the cause is something that the operating system may grant at the next try: no wrong path and no full disk.
+
+    Such are a disk or a network that fails for a moment, and memory, processes or open files that are used up. An error of a
+    data loader's process comes as text, with the traceback that it had there.
+    """
+    numbers = [int(number) for number in re.findall(r"^\w+: \[Errno (\d+)\]", str(error), re.MULTILINE)]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            numbers.append(cause.errno)
+        cause = cause.__cause__
+    return any(number not in _OF_A_PATH and number not in _FULL for number in numbers)
 
 
 @contextmanager

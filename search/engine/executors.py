@@ -44,7 +44,7 @@ class Work:
 
 
 class WorkFailed(RuntimeError):
-    """Work that didn't end, for no fault of the user's: an exception, or its process was killed."""
+    """Work that didn't end, for no fault of the user's: an exception, its process was killed, or a disk failed."""
 
 
 class Executor(Protocol):
@@ -84,7 +84,7 @@ class InProcess:
             with alone_in(work.folder):
                 work.call()
         except Exception as error:
-            if command.mistake(error) is not None:
+            if command.mistake_of_work(error) is not None:
                 raise
             raise WorkFailed(f"{work.name} failed with {type(error).__name__}: {error}") from error
         finally:
@@ -121,7 +121,10 @@ class Local:
         with self._changing:
             if self._stopped:
                 raise WorkFailed(f"{work.name} was stopped")
-            process.start()
+            try:
+                process.start()
+            except OSError as error:
+                raise WorkFailed(f"{work.name}: no process can be started ({error.strerror})") from error
             self._running.add(process)
         process.join()
         with self._changing:
@@ -163,7 +166,7 @@ def _child(work: Work, threads: int) -> None:
             with alone_in(work.folder):
                 work.call()
         except BaseException as error:
-            sentence = command.mistake(error)
+            sentence = command.mistake_of_work(error)
             if sentence is None:
                 traceback.print_exc(file=log)
             print("stopped" if sentence is None else f"error: {sentence}", file=log)
@@ -196,7 +199,7 @@ def alone_in(folder: Path) -> Iterator[None]:
                 # a lock that ends with this process, and isn't shared with its loaders' processes
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except (BlockingIOError, PermissionError):
                 if time.monotonic() > end:
                     raise UserError(
                         f"Another process is at work in {folder}: let it end, or give another --work-dir."

@@ -7,6 +7,7 @@ images.
 """
 
 import copy
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -168,7 +169,8 @@ def _try(
         if not asked:
             break
         runs = [_run(recipe, len(tried) + i, parts, architecture, cfg) for i, architecture in enumerate(asked)]
-        for architecture, result in zip(asked, execution.results(runs), strict=True):
+        so_far = functools.partial(_write_so_far, cfg, work_dir, tuple(tried), asked)
+        for architecture, result in zip(asked, execution.results(runs, so_far), strict=True):
             tried.append(Tried(architecture, result))
             sampler.tell(architecture, _higher_is_better(cfg, tried[-1]))
         _write_history(cfg, work_dir, tried)
@@ -201,6 +203,17 @@ def _run(recipe: Path, number: int, parts: Mapping[str, Space], architecture: Ar
 
 def _higher_is_better(cfg: Config, trial: Tried) -> float:
     return -trial.score if (cfg.get("score") or {}).get("rule") == "less" else trial.score
+
+
+def _write_so_far(
+    cfg: Config,
+    work_dir: Path,
+    tried: Sequence[Tried],
+    asked: Sequence[Architecture],
+    results: Sequence[Mapping[str, Any]],
+) -> None:
+    """The history of what was tried before, and of the first of what was asked for since."""
+    _write_history(cfg, work_dir, [*tried, *map(Tried, asked, results)])
 
 
 def _write_history(cfg: Config, work_dir: Path, tried: Sequence[Tried]) -> None:

@@ -98,8 +98,12 @@ class Execution:
         """Give back what the executor holds; it may be used again."""
         self._executor.close()
 
-    def results(self, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    def results(
+        self, runs: Sequence[Run], so_far: Callable[[list[dict[str, Any]]], None] | None = None
+    ) -> list[dict[str, Any]]:
         """Every run's result, in order; runs that have one aren't repeated, interrupted ones go on.
+
+        ``so_far`` is called with the first runs' results whenever these are a tenth of all more than before, but for the last.
 
         A result: ``seconds``, ``cpu_seconds`` (processor time of all its attempts, see `Spent`), ``images`` (training images,
         see `images_of`), and of a training ``params``, ``macs``, ``validation``, and ``test`` where asked for. Of a failed run:
@@ -108,7 +112,8 @@ class Execution:
         """
         # a run may be asked for twice: two groups can keep the same architecture
         to_do = list({r.work_dir: r for r in runs if not self._ended(r)}.values())
-        start, done = time.monotonic(), 0
+        start, done, known, told = time.monotonic(), 0, 0, 0
+        waiting = {run.work_dir for run in to_do}
         if len(to_do) < len(runs):
             self.say(f"{len(runs) - len(to_do)} of {len(runs)} runs are finished already")
         if to_do:
@@ -122,6 +127,12 @@ class Execution:
                     done += 1
                     left = (time.monotonic() - start) / done * (len(to_do) - done)
                     self.say(f"[{done}/{len(to_do)}] {futures[future].name}, about {left / 60:.1f} min left here")
+                    waiting.remove(futures[future].work_dir)
+                    while known < len(runs) and runs[known].work_dir not in waiting:
+                        known += 1
+                    if so_far is not None and known < len(runs) and 10 * (known - told) >= len(runs):
+                        so_far([_read(run) for run in runs[:known]])
+                        told = known
             except BaseException:
                 self._stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -137,7 +137,7 @@ def load(path: str | os.PathLike[str]) -> ArchitectureFile:
     except FileNotFoundError:
         raise ValueError(f"there is no architecture file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise ValueError(f"{path} cannot be read: {error}") from error
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from search.engine.errors import passing
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # what Pillow raises on damaged files, besides OSError
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -49,6 +51,8 @@ def read_image(path: Path | str, size: int | None = None) -> Tensor:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             image = image.convert("RGB")
     except _DAMAGE as error:
+        if passing(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImage(f"cannot read the image {path}: {reason}; replace or remove this file") from None
     if size is not None:

@@ -61,8 +61,8 @@ class Detection:
         cfg = copy.deepcopy(cfg)
         if not any(True for _ in every_dataset(cfg)):
             raise UserError(f"the config has no dataset in any of {', '.join(LOADERS)}")
-        for _, dataset in every_dataset(cfg):
-            model_config.checked_dataset(dataset)
+        for loader, dataset in every_dataset(cfg):
+            model_config.checked_dataset(loader, dataset)
         _apply_names(cfg)
         listed = listings(cfg, _identity, layout.listing)
         classes = _write_classes(cfg, listed)

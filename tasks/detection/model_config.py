@@ -82,14 +82,15 @@ def _check_strides(model: Mapping[str, Any], strides: tuple[int, ...], start_lev
             )
 
 
-def checked_dataset(dataset: dict) -> None:
-    """Let a config's data set of mmdet's CocoDataset be ours, which reads a checked file and a split of it."""
+def checked_dataset(loader: str, dataset: dict) -> None:
+    """Let a loader's data set of mmdet's CocoDataset be ours, which reads a checked file and a split of it; this is logged."""
     if dataset.get("type") in _DATASETS:
+        say(f"{loader}.dataset.type={dataset['type']!r} is changed to 'search.CocoImages', which checks the annotation file")
         dataset["type"] = "search.CocoImages"
 
 
 def score_by(cfg: Config, evaluator: str, ann_file: str) -> None:
-    """Let an evaluator's COCO metrics read the annotation file that their data set reads.
+    """Let an evaluator's COCO metrics read the annotation file that their data set reads; mmdet's become ours, which is logged.
 
     Raises UserError for mmdet's CocoMetric with settings that ours doesn't have.
     """
@@ -99,6 +100,10 @@ def score_by(cfg: Config, evaluator: str, ann_file: str) -> None:
             asked = metric.get("metric", "bbox")
             if asked not in ("bbox", ["bbox"]):
                 raise UserError(f"{evaluator}.metric={asked!r}: boxes are scored, by metric='bbox'")
+            say(
+                f"{evaluator}.type={metric['type']!r} is changed to 'search.BoxAP': scores are in percent, a hundred times "
+                "mmdet's, and of the images of the split alone"
+            )
             metric.pop("metric", None)
             metric["type"] = "search.BoxAP"
             own = [key for key in metric if key not in ("type", "ann_file", "classwise", "collect_device", "prefix")]

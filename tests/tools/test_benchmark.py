@@ -199,7 +199,7 @@ def test_what_was_searched_on_digits_is_a_detectors_backbone(tmp_path, tool, cac
     assert result["task"] == "detection" and result["score"]["key"] == "bbox_mAP"
     rows = {row["name"]: row for row in result["entries"]}
     assert set(rows) == {"cells", *HEADS}
-    assert all(row["latency"]["median"] > 0 and 0 <= row["score"]["mean"] <= 1 for row in rows.values())
+    assert all(row["latency"]["median"] > 0 and 0 <= row["score"]["mean"] <= 100 for row in rows.values())
     (part,) = rows["cells"]["parts"]
     found = load(searched / "architecture.json").parts["backbone"]
     assert (part["fingerprint"], part["choices"]) == (found.fingerprint, found.architecture.to_json())

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from tasks.scenes import Settings, make
 from tests.tools.killed import goes_on_bit_for_bit
 
 pytest.importorskip("mmdet")
@@ -70,6 +73,14 @@ HEADS = {
 def write(folder, base, more, workers=0):
     path = folder / f"{base}.py"
     path.write_text(SMALL.format(base=str(CONFIGS / f"{base}.py"), workers=workers) + more)
+    return path
+
+
+def of_a_folder(folder, data, base, more):
+    """As `write`, of a config that reads any folder in COCO's layout."""
+    path = write(folder, base, more)
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("scenes = ")]
+    path.write_text("\n".join([*lines, f"data_root = {str(data)!r}\n"]).replace("scenes=scenes, ", ""))
     return path
 
 
@@ -207,6 +218,24 @@ def test_mistakes_are_one_sentence_and_exit_code_2(tool, configs, trained, tmp_p
     )
 
 
+def test_a_jpeg_file_that_is_cut_short_is_named(tool, tmp_path, capfd):
+    """Of which cv2 may give what there is, grey below; in a data loader's process."""
+    data = make(Settings(width=64, height=48, train=6, val=2, test=1), tmp_path / "data")
+    for path in sorted((data / "train").glob("*.png")):
+        with Image.open(path) as image:
+            # its content tells what it is, not its name
+            image.save(path, "JPEG")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    small = RESNET.format(heads=HEADS["retinanet"])
+    config = of_a_folder(tmp_path, data, "retinanet_resnet18_coco_cpu_retrain", small)
+    capfd.readouterr()
+    options = ("--cfg-options", "train_dataloader.num_workers=1")
+    assert tool("train")(config, "--work-dir", tmp_path / "w", *options) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and said.count("error: ") == 1
+    assert re.fullmatch(rf"error: cannot read {data}/train/\S+\.png: .*; replace or remove this file", said.splitlines()[-1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_killed_search_goes_on_bit_for_bit(tmp_path, cache, workers):
@@ -221,17 +250,28 @@ NAMES = dict(
 )
 
 
+SPACES = {
+    "cells": ("cells_pc_darts_coco_cpu", "cells_coco_cpu_retrain", ["strategy.freeze_epochs=0"]),
+    "nas_fpn": (
+        *("nas_fpn_oneshot_coco_cpu", "nas_fpn_coco_cpu_retrain"),
+        [f"strategy.{key}={value}" for key, value in dict(trials=3, population=2, sample=1, batches=2).items()],
+    ),
+}
+
+
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.parametrize(("folder", "names", "classes"), [("bccd_coco", {}, 3), ("coco_mini", NAMES, 80)])
-def test_real_images_by_their_folder_alone(tool, tmp_path, one_thread, capsys, folder, names, classes):
+@pytest.mark.parametrize("space", SPACES)
+def test_real_images_by_their_folder_alone(tool, tmp_path, one_thread, capsys, folder, names, classes, space):
     root = DATA / folder
     if not root.is_dir():
         pytest.skip(f"no {folder} in {DATA}")
     data = ("--cfg-options", f"data_root={root}", *(f"{key}={value}" for key, value in names.items()))
-    search, train = CONFIGS / "cells_pc_darts_coco_cpu.py", CONFIGS / "cells_coco_cpu_retrain.py"
+    *configs, only_search = SPACES[space]
+    search, train = (CONFIGS / f"{name}.py" for name in configs)
     few = ("splits.images=24", "train_cfg.max_epochs=1", "train_cfg.val_interval=1", "train_dataloader.batch_size=4")
-    assert tool("search")(search, "--work-dir", tmp_path / "s", *data, *few, "strategy.freeze_epochs=0") == 0
+    assert tool("search")(search, "--work-dir", tmp_path / "s", *data, *few, *only_search) == 0
     arch = tmp_path / "s" / "architecture.json"
     assert tool("train")(train, "--arch", arch, "--work-dir", tmp_path / "t", *data, *few) == 0
     saved = torch.load(tmp_path / "t" / "checkpoint.pth", weights_only=True)

@@ -91,3 +91,11 @@ def test_the_published_cells_are_a_file_that_trainings_take(tool, folder, capsys
 @pytest.mark.slow
 def test_a_killed_search_goes_on_bit_for_bit(tmp_path, cache):
     goes_on_bit_for_bit(write(tmp_path, "nas_fpn_darts_scenes_cpu", SEARCH), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["uniform", "fair"])
+def test_a_one_shot_search_killed_twice_goes_on_bit_for_bit(tmp_path, cache, sampling):
+    """In the supernet's training, and among the paths that are scored with it."""
+    more = f"strategy['sampling'] = {sampling!r}\ntrain_cfg = dict(max_epochs=2, val_interval=1, save_steps=1)\n"
+    goes_on_bit_for_bit(write(tmp_path, "nas_fpn_oneshot_scenes_cpu", ONE_SHOT + more), tmp_path, one_shot=True)

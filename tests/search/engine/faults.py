@@ -28,7 +28,10 @@ def attempt(runner):
 
 @HOOKS.register_module(force=True)
 class Fault(Hook):
-    """In the trials `of`, in their first `attempts` attempts: 'kill' this process, 'raise' an error, or a user's 'mistake'."""
+    """In the trials `of`, in their first `attempts` attempts: 'kill' this process, 'raise' an error, or a user's 'mistake'.
+
+    Or an error of the operating system, by its number.
+    """
 
     def __init__(self, what, of, attempts=10):
         self.what, self.of, self.attempts = what, of, attempts
@@ -42,6 +45,8 @@ class Fault(Hook):
             from search.engine import UserError
 
             raise UserError("lr=-1 can't be.")
+        if isinstance(self.what, int):
+            raise OSError(self.what, os.strerror(self.what), "/data/000.jpg")
         raise RuntimeError("CUDA error: out of luck")
 
 

@@ -1,3 +1,5 @@
+import errno
+import os
 from argparse import Namespace
 
 import pytest
@@ -5,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from search import space
-from search.engine.command import RESUME, guarded, load, mistake, say
+from search.engine.command import RESUME, guarded, load, mistake, mistake_of_work, say
 from search.engine.errors import UserError
 
 
@@ -50,6 +52,50 @@ def test_our_own_value_errors_are_mistakes_and_others_are_faults():
 def test_a_refusing_file_system_is_a_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     assert "Not a directory" in mistake(caught(lambda: (tmp_path / "file" / "below").write_text("x")))
+
+
+def reading(error):
+    """An image that the operating system fails to read."""
+    try:
+        raise error
+    except OSError as refused:
+        raise UserError("cannot read 000.jpg") from refused
+
+
+class Refuses(Dataset):
+    def __init__(self, number):
+        self.number = number
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return fail(OSError(self.number, os.strerror(self.number), "000.jpg"))
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "ENOMEM", "EMFILE", "EAGAIN", "ETIMEDOUT"])
+def test_what_may_not_be_met_again_is_no_mistake_of_work(name):
+    number = getattr(errno, name)
+    for error in (
+        caught(lambda: fail(OSError(number, os.strerror(number)))),
+        caught(lambda: reading(OSError(number, os.strerror(number), "000.jpg"))),
+        caught(lambda: list(DataLoader(Refuses(number), num_workers=1))),
+    ):
+        # a tool still says it in a line
+        assert mistake(error) and mistake_of_work(error) is None
+
+
+@pytest.mark.parametrize("name", ["ENOENT", "EACCES", "EROFS", "ENOSPC", "EDQUOT"])
+def test_a_wrong_path_and_a_full_disk_are_mistakes_of_work_too(name):
+    number = getattr(errno, name)
+    for error in (
+        caught(lambda: fail(OSError(number, os.strerror(number), "000.jpg"))),
+        caught(lambda: reading(OSError(number, os.strerror(number), "000.jpg"))),
+        caught(lambda: list(DataLoader(Refuses(number), num_workers=1))),
+        # what Pillow says of a damaged file
+        caught(lambda: reading(OSError("image file is truncated"))),
+    ):
+        assert mistake_of_work(error) == mistake(error) is not None
 
 
 @pytest.mark.parametrize("ours", [True, False])

@@ -58,7 +58,8 @@ class Fakes:
         folder = self._work(cfg, ["freeze", "search", "search"])
         self.searched.append(cfg.seed)
         found = Architecture({"a": 9, "b": 9, "c": cfg.seed})
-        save(folder / "architecture.json", {"backbone": (self.space, found)}, {})
+        origin = {"strategy": "PC-DARTS", "seed": cfg.seed, "task": cfg.task, "config": SEARCH, "score": 9.0, "commit": None}
+        save(folder / "architecture.json", {"backbone": (self.space, found)}, origin)
         return SimpleNamespace(summary={"seconds": 50.0, "batch_sizes": {"weights": 32, "architecture": 32}, "cpu_hours": 0.5})
 
     def train(self, cfg):
@@ -116,6 +117,18 @@ def test_groups_costs_and_tests(tmp_path):
     assert tests["digits_search", RANDOM]["verdict"] == "worse (p=0.0238)"
     assert json.loads((tmp_path / "compare.json").read_text()) == result
     assert "Comparison" in (tmp_path / "report.html").read_text()
+
+
+def test_copies_of_architectures_say_where_they_are_from(tmp_path):
+    run(protocol(tmp_path, random=2, random_search_seeds=(4,)), Fakes())
+    folder = tmp_path / "architectures"
+    for seed in range(3):
+        found = load(folder / "digits_search" / f"{seed}.json").provenance
+        assert found == load(tmp_path / "search" / "digits_search" / f"seed{seed}" / "architecture.json").provenance
+        assert (found["task"], found["config"], found["seed"]) == ("classification", SEARCH, seed)
+    assert load(folder / "random" / "1.json").provenance == {"strategy": "random", "seed": 1}
+    trial = dict(strategy="random search", seed=4, trial=5, task="classification", config=RECIPE)
+    assert load(folder / "random_search4" / "5.json").provenance == trial
 
 
 def test_random_search_gets_the_same_cost_and_selects_on_validation(tmp_path):

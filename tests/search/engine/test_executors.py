@@ -1,5 +1,6 @@
 """Trials in real processes and on a real Ray cluster: none is lost, repeated, or scored without saying so."""
 
+import errno
 import importlib.util
 import json
 import math
@@ -65,11 +66,19 @@ def test_a_killed_worker_is_tried_again(alone, tmp_path, capsys):
     assert "trial 1 stopped with exit code -9" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("executor", "retries"), [(dict(type="in_process"), 2), (LOCAL, 0)])
-def test_what_fails_for_good_is_recorded_and_told_as_nan(tmp_path, executor, retries, monkeypatch):
+@pytest.mark.parametrize(
+    ("executor", "retries", "what"),
+    [
+        (dict(type="in_process"), 2, "raise"),
+        (LOCAL, 0, errno.EIO),
+        pytest.param(dict(type="in_process"), 1, errno.EIO, marks=pytest.mark.slow),
+        pytest.param(dict(type="ray", jobs=2), 1, errno.EIO, marks=[needs_ray, pytest.mark.slow]),
+    ],
+)
+def test_what_fails_for_good_is_recorded_and_told_as_nan(tmp_path, executor, retries, what, monkeypatch):
     told, tell = [], Evolution.tell
     monkeypatch.setattr(Evolution, "tell", lambda self, a, score: (told.append(score), tell(self, a, score)))
-    hooks = [dict(type="search.Fault", what="raise", of=[1])]
+    hooks = [dict(type="search.Fault", what=what, of=[1])]
     work_dir = tmp_path / "work"
     found = faults.search(work_dir, {**executor, "retries": retries}, hooks=hooks)
     rows = lines(work_dir)
@@ -103,11 +112,27 @@ def test_nothing_but_failures_is_no_result(tmp_path):
         faults.search(tmp_path, dict(type="in_process", retries=0), hooks=hooks, trials=3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_users_mistake_stops_everything_at_once(tmp_path, kind):
-    hooks = [dict(type="search.Fault", what="mistake", of=[1]), dict(type="search.Slow", seconds=600, of=[0])]
+@pytest.mark.parametrize("kind", ["in_process", *KINDS])
+def test_a_disk_that_fails_once_is_tried_again(alone, tmp_path, kind):
+    hooks = [dict(type="search.Fault", what=errno.ESTALE, of=[0], attempts=1)]
+    faults.search(tmp_path / "work", dict(type=kind), hooks=hooks, trials=3)
+    assert scores(tmp_path / "work") == scores(alone[0])[:3]
+    assert {number: len(pids) for number, pids in faults.attempts(tmp_path / "work").items()} == {0: 2, 1: 1, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "what", "says"),
+    [
+        ("local", "mistake", r"^trial 1: lr=-1 can't be\.$"),
+        pytest.param("local", errno.ENOENT, r"^trial 1: /data/000\.jpg: No such file or directory$", marks=pytest.mark.slow),
+        pytest.param("local", errno.ENOSPC, r"^trial 1: .*the disk is full", marks=pytest.mark.slow),
+        pytest.param("ray", "mistake", r"^trial 1: lr=-1 can't be\.$", marks=[needs_ray, pytest.mark.slow]),
+    ],
+)
+def test_a_users_mistake_stops_everything_at_once(tmp_path, kind, what, says):
+    hooks = [dict(type="search.Fault", what=what, of=[1]), dict(type="search.Slow", seconds=600, of=[0])]
     begun = time.monotonic()
-    with pytest.raises(UserError, match=r"^trial 1: lr=-1 can't be\.$"):
+    with pytest.raises(UserError, match=says):
         faults.search(tmp_path, dict(type=kind, jobs=2), hooks=hooks)
     assert time.monotonic() - begun < 300
     assert len(faults.attempts(tmp_path)[1]) == 1
@@ -135,6 +160,20 @@ def test_a_killed_search_leaves_no_worker_and_goes_on_without_repeating(alone, t
     assert scores(work_dir) == scores(alone[0])
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
     assert {number: len(pids) for number, pids in faults.attempts(work_dir).items()} == {0: 1, 1: 1, 2: 2, 3: 2}
+
+
+def test_a_process_that_cannot_be_started_is_no_mistake(tmp_path, monkeypatch):
+    """There are too many of them, or no memory for one: a trial is tried again, as after any failure."""
+    from multiprocessing.context import ForkServerProcess
+
+    from search.engine.executors import Work, WorkFailed
+
+    def refuse(process):
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(ForkServerProcess, "start", refuse)
+    with pytest.raises(WorkFailed, match="trial 1: no process can be started"):
+        Local().execute(Work("trial 1", print, tmp_path, tmp_path / "log"))
 
 
 def test_two_searches_never_train_in_one_folder(tmp_path, monkeypatch):

@@ -3,11 +3,13 @@
 import json
 import shutil
 import signal
+import threading
 
 import pytest
 
 from search.engine import UserError, search, train
 from search.engine.errors import BudgetError
+from search.engine.trials import RESULT, Execution, Run
 from search.report.budget import section
 from search.space import load
 from search.strategies import RandomSearch, RandomTrials
@@ -84,7 +86,9 @@ def test_a_killed_search_keeps_its_finished_trials(tmp_path, searched, monkeypat
     with pytest.raises(KeyboardInterrupt):
         search(config(tmp_path / "work"))
     monkeypatch.setattr(trials, "perform", perform)
-    with pytest.raises(UserError, match=r"already holds a run \(trials\)"):
+    # what is finished stands in the history already
+    assert [row["architecture"] for row in lines(tmp_path / "work")] == [lines(searched[0])[0]["architecture"]]
+    with pytest.raises(UserError, match=r"already holds a run \(history\.jsonl\)"):
         search(config(tmp_path / "work"))
     cfg = config(tmp_path / "work")
     cfg.resume = True
@@ -92,6 +96,42 @@ def test_a_killed_search_keeps_its_finished_trials(tmp_path, searched, monkeypat
     parts = ("trial", "score", "best", "architecture", "cost")
     whole = [{key: row[key] for key in parts} for row in lines(searched[0])[:3]]
     assert [{key: row[key] for key in parts} for row in lines(tmp_path / "work")] == whole
+
+
+class Instant:
+    """An executor of runs that are done at once, but for one that waits for the others; a run's score is its number."""
+
+    threads = 1
+
+    def __init__(self, jobs, last, count):
+        self.jobs, self.last, self.others = jobs, last, threading.Semaphore(0)
+        self.count = count
+
+    def start(self):
+        pass
+
+    def execute(self, work):
+        number = int(work.folder.name)
+        for _ in range(self.count - 1 if number == self.last else 0):
+            assert self.others.acquire(timeout=60)
+        work.folder.mkdir()
+        (work.folder / RESULT).write_text(json.dumps({"validation": number}))
+        self.others.release()
+
+
+@pytest.mark.parametrize(("jobs", "last"), [(1, 19), (4, 3)])
+def test_results_so_far_are_told_by_tenths_in_the_order_of_the_trials(tmp_path, jobs, last):
+    """Whichever of the 20 ends first: what comes after the fourth waits for it."""
+    recipe, told = "configs/demo/digits_retrain.py", []
+    runs = [Run("train", f"trial {i}", tmp_path / f"{i}", recipe, (), 0) for i in range(20)]
+    execution = Execution(executor=Instant(jobs, last, 20), say=lambda text: None)
+    results = execution.results(runs, lambda first: told.append([one["validation"] for one in first]))
+    assert [one["validation"] for one in results] == list(range(20))
+    if jobs == 1:
+        assert told == [list(range(count)) for count in range(2, 20, 2)]
+    else:
+        assert told and all(first == list(range(len(first))) and len(first) % 20 for first in told)
+        assert len(told[0]) in (2, 3)
 
 
 def test_a_search_goes_on_with_its_own_settings_only(searched, tmp_path):
@@ -148,7 +188,7 @@ def test_no_search_takes_the_place_of_another(searched, tmp_path):
 def test_a_small_space_ends_when_it_is_exhausted(tmp_path, monkeypatch):
     from search.engine import trial_search
 
-    monkeypatch.setattr(trial_search.Execution, "results", lambda self, runs: [fake(run) for run in runs])
+    monkeypatch.setattr(trial_search.Execution, "results", lambda self, runs, so_far: [fake(run) for run in runs])
     monkeypatch.setattr(
         trial_search, "_finish", lambda cfg, strategy, seed, recorded, tried, budget, work_dir: (recorded, tried)
     )
@@ -165,7 +205,9 @@ def test_a_lower_score_is_better_where_the_config_says_so(tmp_path, monkeypatch)
 
     scores = iter([3.0, 1.0, 2.0])
     monkeypatch.setattr(
-        trial_search.Execution, "results", lambda self, runs: [{**fake(run), "validation": next(scores)} for run in runs]
+        trial_search.Execution,
+        "results",
+        lambda self, runs, so_far: [{**fake(run), "validation": next(scores)} for run in runs],
     )
     told = []
     monkeypatch.setattr(RandomSearch, "tell", lambda self, architecture, score: told.append(score))

@@ -41,6 +41,46 @@ def test_every_round_has_every_value_once():
     assert Counter(i for path in found for i in path["inputs"]) == dict.fromkeys(range(4), 30)
 
 
+def test_what_depends_on_one_choice_has_its_turns_where_it_is_active():
+    dependent = (
+        OneOf("below", (1, 2, 3, 4), when=(("kind", "a"), ("kind", "c"))),
+        OneOf("deeper", OPTIONS, when=(("below", 2),)),
+        Ordinal("of an input", (1, 2, 3, 4, 5), when=(("inputs", 2),)),
+        # of two others: turns in all steps
+        OneOf("of two", (1, 2), when=(("kind", "a"), ("inputs", 0))),
+    )
+    space = Space("dependent", [CHOICES[0], CHOICES[2], *dependent])
+    found = [fair_path(space, 3, step) for step in range(360)]
+    assert all(space.contains(path) for path in found)
+    for choice in dependent[:3]:
+        values = [path[choice.name] for path in found if choice.name in path]
+        assert len(values) == {"below": 240, "deeper": 60, "of an input": 180}[choice.name]
+        rounds = [values[begin : begin + choice.count] for begin in range(0, len(values), choice.count)]
+        assert all(len(set(one)) == choice.count for one in rounds)
+    assert set(Counter(path["of two"] for path in found if "of two" in path)) == {1, 2}
+
+
+def test_nas_fpn_has_every_ordered_pair_equally_often():
+    """And every operation and level; every order of the outputs once in 5! steps, so each level at each place."""
+    from backbones.nas_fpn import NASFPN
+    from search.supernet import record
+
+    space = record(lambda: NASFPN([4, 8, 16, 32, 64], channels=8, repeats=1)).space
+    found = [fair_path(space, 0, step) for step in range(240)]
+    assert all(space.contains(path) for path in found)
+    for n in range(5, 12):
+        pairs = [(path[f"nas_fpn/n{n}/a"], path[f"nas_fpn/n{n}/b|a={path[f'nas_fpn/n{n}/a']}"]) for path in found]
+        for begin in range(0, 240 - n * (n - 1) + 1, n * (n - 1)):
+            assert Counter(pairs[begin : begin + n * (n - 1)]) == {(a, b): 1 for a in range(n) for b in range(n) if a != b}
+        assert set(Counter(path[f"nas_fpn/n{n}/op"] for path in found).values()) == {120}
+    for n in (5, 6):
+        assert Counter(path[f"nas_fpn/n{n}/level"] for path in found) == dict.fromkeys(range(3, 8), 48)
+    for begin in (0, 120):
+        orders = [path["nas_fpn/outputs"] for path in found[begin : begin + 120]]
+        assert len(set(orders)) == 120
+        assert all(Counter(order[place] for order in orders) == dict.fromkeys(range(3, 8), 24) for place in range(5))
+
+
 def test_a_path_is_a_function_of_seed_and_step():
     late = fair_path(SPACE, 3, 10_007)
     paths._permutation.cache_clear()

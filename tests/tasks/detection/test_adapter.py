@@ -187,13 +187,22 @@ def test_sync_bn_becomes_bn_on_cpu(task, make_coco, tmp_path, monkeypatch):
     assert task.prepare(cfg, tmp_path / "w").model.neck.norm_cfg.type == "BN"
 
 
-def test_mmdets_names_become_the_checked_ones(task, make_coco, tmp_path):
+def test_mmdets_names_become_the_checked_ones(task, make_coco, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("tasks.detection.model_config.say", said.append)
     cfg = config(make_coco(), RETRAIN)
     # as mmdet's own configs write it
     cfg.train_dataloader.dataset.type = "CocoDataset"
     cfg.val_dataloader.dataset.type = "mmdet.CocoDataset"
     cfg.val_evaluator = [dict(type="CocoMetric", metric="bbox", classwise=True)]
     cfg = task.prepare(cfg, tmp_path / "w")
+    said = [line for line in said if "Coco" in line]
+    assert [line.partition(":")[0] for line in said] == [
+        "train_dataloader.dataset.type='CocoDataset' is changed to 'search.CocoImages', which checks the annotation file",
+        "val_dataloader.dataset.type='mmdet.CocoDataset' is changed to 'search.CocoImages', which checks the annotation file",
+        "val_evaluator.type='CocoMetric' is changed to 'search.BoxAP'",
+    ]
+    assert "in percent, a hundred times mmdet's" in said[-1]
     assert cfg.train_dataloader.dataset.type == cfg.val_dataloader.dataset.type == "search.CocoImages"
     assert cfg.val_evaluator[0] == dict(
         type="search.BoxAP", classwise=True, ann_file=str(tmp_path / "data/annotations/instances_train.json")

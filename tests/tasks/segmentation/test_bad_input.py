@@ -35,6 +35,11 @@ def spoil(root, how):
             path.unlink()
     elif how == "cut image":
         image.write_bytes(image.read_bytes()[:-300])
+    elif how == "half a JPEG":
+        with Image.open(image) as whole:
+            # its content tells what it is, not its name
+            whole.save(image, "JPEG")
+        image.write_bytes(image.read_bytes()[: image.stat().st_size // 2])
     elif how == "label 19":
         Image.fromarray(np.full((32, 48), 19, np.uint8)).save(label)
     elif how == "label 300":
@@ -51,6 +56,7 @@ SENTENCES = {
     "empty": "leftImg8bit/train holds no image *_leftImg8bit.png",
     "few": "the 2 training images are too few for the 3 splits weights, architecture, validation",
     "cut image": "cannot read {image}: failed to load image",
+    "half a JPEG": "cannot read {image}: ",
     "label 19": "the label file {label} has the label 19, but the classes are 0 to 18 and 255 is ignored",
     "label 300": "the label file {label} has the label 300, but the classes are 0 to 18",
 }
