@@ -5,7 +5,7 @@ from mmengine.config import Config
 
 pytest.importorskip("mmdet")
 
-import tasks.detection  # noqa: F401, I001  (before mmdet's models)
+import tasks.detection  # noqa: F401  (registers the task)
 from search.registry import DATASETS, MODELS, TASKS
 from tests.tasks.prepared import built
 
