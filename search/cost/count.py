@@ -29,6 +29,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -193,8 +194,13 @@ def count(
 
 def run_on(model: nn.Module, images: Tensor) -> Any:
     """``model(images)``, or what ``FORWARDS`` says of the model's class."""
+    return forward_of(model)(images)
+
+
+def forward_of(model: nn.Module) -> Callable[[Tensor], Any]:
+    """What `run_on` calls."""
     forward = next((FORWARDS[kind] for kind in type(model).__mro__ if kind in FORWARDS), None)
-    return model(images) if forward is None else forward(model, images)
+    return model if forward is None else partial(forward, model)
 
 
 def is_auxiliary(module: nn.Module) -> bool:

@@ -5,14 +5,16 @@ It is the mean cost of architectures drawn as the gates say, each choice for its
 
 - an operation or another option by its weight, among those that can be decoded (`none` is left out and the rest is scaled up);
 - a path move by move, by the weights of the moves that leave a state (Auto-DeepLab, arXiv 1901.02985, eq. 7);
+- an order by the weight of the whole arrangement;
 - the inputs that a node keeps one after the other without replacement, in proportion to their strength, which is what decoding
   ranks them by: the best weight among the operations on an edge, times the edge's own weight where it has one (Plackett-Luce).
 
 Cost is a sum of terms (`search.cost.additive`), so the mean is a polynomial in these probabilities, and exact: the probability
 of a condition is the product over its choices of the probability that their tokens occur, a path's tokens by the forward
-recursion. What isn't exact: `AdditiveCost.errors`, where there are any; and that a search decodes the best and doesn't draw, so
-that the network it ends with may cost more or less than the mean. As the gates grow certain both become one, except for inputs
-of equal strength, such as those of DARTS cells whose operations are all certain: of them decoding takes the first.
+recursion, an order's by the sum over the arrangements that have them. What isn't exact: `AdditiveCost.errors`, where there are
+any; and that a search decodes the best and doesn't draw, so that the network it ends with may cost more or less than the mean.
+As the gates grow certain both become one, except for inputs of equal strength, such as those of DARTS cells whose operations
+are all certain: of them decoding takes the first.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor
 
 from search.cost.additive import AdditiveCost, Condition, Literal
-from search.space import OneOf, Option, Ordinal, SomeOf, Space, Token, Walk
+from search.space import OneOf, Option, Order, Ordinal, SomeOf, Space, Token, Walk
 
 # a weight that stands for 0 where weights share what is left of nothing
 _NOTHING = 1e-12
@@ -37,13 +39,14 @@ Polynomial = dict[Condition, int]
 class ExpectedCost:
     """`expected(weights)`: the expected cost by metric, scalars in float64 on the CPU.
 
-    `weights`: by choice the gate's weights of its options, of a walk those of its moves; a `SomeOf` may be left out. Raises
-    ValueError for choices that can't be relaxed (`Order`, subsets of no fixed size).
+    `weights`: by choice the gate's weights of its options, of a walk those of its moves, of an order those of its arrangements;
+    a `SomeOf` may be left out. Raises ValueError for choices that can't be relaxed (subsets of no fixed size, orders of more
+    than 6 items).
     """
 
     def __init__(self, cost: AdditiveCost) -> None:
         self.metrics = cost.metrics
-        self._parts: dict[str, _Options | _Draws | _Moves] = {
+        self._parts: dict[str, _Options | _Orders | _Draws | _Moves] = {
             choice.name: _part(cost.space, choice.name) for choice in cost.space
         }
         rows: dict[tuple[tuple[str, int], ...], list[float]] = {}
@@ -137,6 +140,9 @@ class _Expansion:
                 most = choice.bounds[1]
             elif isinstance(choice, Walk):
                 most = len({choice.step_of(token) for token in held})
+            elif isinstance(choice, Order):
+                # one item at a place, one place of an item
+                most = min(len(set(side)) for side in zip(*(token for token in held if isinstance(token, tuple)), strict=True))
             else:
                 most = 1
             if len(held) > most:
@@ -160,6 +166,35 @@ class _Options:
         """[n options]; 0 for what can't be decoded."""
         kept = (weights[self.choice.name] + _NOTHING) * self._decodable
         return kept / kept.sum()
+
+
+class _Orders:
+    """Probabilities that an active order has certain items at certain places."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._sets: dict[frozenset[Token], int] = {}
+        # of each set [n arrangements]: 1 for those that hold it
+        self._holding: list[Tensor] = []
+        self._arrangements = [frozenset(order.tokens(value)) for value in order.arrangements]
+
+    @property
+    def size(self) -> int:
+        """How many sets of pairs have been asked for."""
+        return len(self._sets)
+
+    def factors(self, tokens: Sequence[Token]) -> list[int]:
+        """The number of the probability that all of these hold."""
+        held = frozenset(tokens)
+        if held not in self._sets:
+            self._sets[held] = len(self._sets)
+            self._holding.append(torch.tensor([held <= value for value in self._arrangements], dtype=torch.float64))
+        return [self._sets[held]]
+
+    def values(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """[sets asked for]."""
+        row = weights[self.order.name]
+        return torch.stack(self._holding) @ (row / row.sum()) if self._holding else row.new_zeros(0)
 
 
 class _Draws:
@@ -285,17 +320,18 @@ class _Moves:
         return steps
 
 
-def _part(space: Space, name: str) -> _Options | _Draws | _Moves:
+def _part(space: Space, name: str) -> _Options | _Orders | _Draws | _Moves:
     choice = space[name]
     if isinstance(choice, OneOf | Ordinal):
         return _Options(choice)
     if isinstance(choice, Walk):
         return _Moves(choice)
-    if isinstance(choice, SomeOf):
-        below: dict[Option, list[OneOf]] = {}
-        for child in space:
-            for parent, token in child.when:
-                if parent == name and isinstance(child, OneOf) and not isinstance(token, tuple):
-                    below.setdefault(token, []).append(child)
-        return _Draws(choice, below)
-    raise ValueError(f"choice {name!r} is {choice.describe()}, which has no expected cost")
+    if isinstance(choice, Order):
+        return _Orders(choice)
+    assert isinstance(choice, SomeOf), choice
+    below: dict[Option, list[OneOf]] = {}
+    for child in space:
+        for parent, token in child.when:
+            if parent == name and isinstance(child, OneOf) and not isinstance(token, tuple):
+                below.setdefault(token, []).append(child)
+    return _Draws(choice, below)

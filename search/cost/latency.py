@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from search.cost.count import forward_of
+
 UNIT = "ms"
 # a module and its arguments
 Timed = tuple[nn.Module, tuple[Any, ...], Mapping[str, Any]]
@@ -141,14 +143,18 @@ def time_modules(
 ) -> list[list[float]]:
     """`time_in_rounds` of modules on a device, in eval mode and without gradients.
 
-    Raises ValueError for the clock "cpu" with several threads or another device, where it isn't a latency.
+    Whole networks on images run as their multiply-adds are counted (`count.run_on`): detectors without decoding, of two stages
+    on fixed boxes. Raises ValueError for the clock "cpu" with several threads or another device, where it isn't a latency.
     """
     if timing.clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() > 1):
         raise ValueError(
             f"clock 'cpu' adds up the work of {torch.get_num_threads()} threads on {device.type!r}: it is a latency only for 1 "
             "thread on the CPU"
         )
-    calls = [partial(module, *args, **kwargs) for module, args, kwargs in modules]
+    calls = [
+        partial(forward_of(module) if len(args) == 1 and not kwargs else module, *args, **kwargs)
+        for module, args, kwargs in modules
+    ]
     synchronise = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else None
     with evaluating([module for module, _, _ in modules]), torch.inference_mode():
         return time_in_rounds(calls, timing, synchronise=synchronise, clock=clock)

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import nn
 
-from search.cost.count import run_on
 from search.cost.latency import UNIT, Conditions, Latency, Timed, Timing, time_modules
 from search.cost.trace import dtype_of
 from search.engine import checkpoint
@@ -25,18 +24,6 @@ class Trained:
 
     run: Run
     input_size: tuple[int, ...]
-
-
-class _AsCounted(nn.Module):
-    """A network as its multiply-adds are counted: a detector without its decoding, one of two stages on fixed boxes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Any:
-        """Images [1, C, H, W]."""
-        return run_on(self.network, images)
 
 
 def latencies(
@@ -58,7 +45,7 @@ def latencies(
         modules: list[Timed] = []
         for name, network in networks.items():
             images = torch.randn(1, *trained[name].input_size, dtype=dtype_of(network), device=device)
-            modules.append((_AsCounted(network), (images,), {}))
+            modules.append((network, (images,), {}))
         samples = time_modules(modules, device, timing)
     finally:
         torch.set_num_threads(before)

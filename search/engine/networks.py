@@ -48,7 +48,8 @@ def derived_config(model: Mapping[str, Any], adapter: Any, architecture: Archite
 def _built(model: Mapping[str, Any], scope: str | None) -> Build:
     def build() -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope):
-            network: nn.Module = MODELS.build(copy.deepcopy(model))
+            # as above
+            network: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(dict(model))))
         return network
 
     return build

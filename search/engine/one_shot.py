@@ -20,10 +20,11 @@ from search.space import save as save_architecture
 from search.strategies.one_shot import OneShotStrategy
 from search.strategies.random_search import Exhausted
 from search.strategies.told import Trial
-from search.strategies.within import NothingWithin, Within
+from search.strategies.within import NothingWithin, Within, architectures_within
 
-from .budget import TRIES, Budget, refuse_penalty, settings_of
+from .budget import TRIES, Budget, budget_is_the_users, refuse_penalty, settings_of
 from .checkpoint import canonical_config, fingerprint, remove_leftovers, write_json
+from .data import kept_random_states
 from .diagnostics import peak_memory_mib
 from .errors import UserError
 from .history import NAME as HISTORY
@@ -40,8 +41,8 @@ _OF_GRADIENTS = ("arch_dataloader", "arch_optimizer")
 def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
     """Searches as the config says and writes everything to ``cfg.work_dir``.
 
-    With ``cfg.budget`` only paths within it are scored. Raises UserError for a mistake in config, data or work directory, and
-    BudgetError where none of a few hundred paths in a row is within the budget.
+    With ``cfg.budget`` only paths within it are scored. Raises UserError for a mistake in config, data or work directory, and,
+    before the supernet is trained, BudgetError where none of a few hundred random paths is within the budget.
     """
     for key in _OF_GRADIENTS:
         if cfg.get(key) is not None:
@@ -73,6 +74,9 @@ def search_one_shot(cfg: Config, strategy: OneShotStrategy) -> SearchResult:
                 budget = Budget(settings_of(cfg.budget), runner.networks, runner.parts, input_size)
                 # an input size that it gives is that of all costs
                 runner.input_size = budget.input_size
+                with kept_random_states(), budget_is_the_users(budget):
+                    # no supernet is trained for nothing: of the paths that will be asked for first, one must do
+                    architectures_within(runner.space, 1, runner.seed, budget.within, TRIES)
             runner.train()
             if dist.is_initialized():
                 # rank 0 has cut the history, which all read

@@ -3,7 +3,7 @@
 Words used in this folder:
     option   a JSON scalar (str, int, float or bool)
     value    what an architecture holds for a choice: an option, or a tuple of options (see each class)
-    token    what another choice's `when` may name: an option, or (layer, state) for a walk
+    token    what another choice's `when` may name: an option, (layer, state) for a walk, (place, item) for an order
 """
 # ruff: noqa: D102 -- the methods of each kind are documented once, in Choice
 

@@ -37,12 +37,14 @@ _SMALLEST = sys.float_info.min
 class Penalties:
     """How many nats less likely than the decoded architecture every other one is, as a sum over what it chooses.
 
-    `options`: by choice and option, of active choices; `moves`: by walk and move. The decoded architecture has a sum of 0, and
-    no other a smaller one. `at_most`: no architecture may hold more than a number of these (choice, option) pairs.
+    `options`: by choice and option, of active choices; `moves`: by walk and move; `orders`: by order and arrangement. The
+    decoded architecture has a sum of 0, and no other a smaller one. `at_most`: no architecture may hold more than a number of
+    these (choice, option) pairs.
     """
 
     options: Mapping[str, Mapping[Option, float]]
     moves: Mapping[str, Mapping[Transition, float]]
+    orders: Mapping[str, Mapping[Value, float]]
     at_most: tuple[tuple[tuple[tuple[str, Option], ...], int], ...] = ()
 
 
@@ -241,22 +243,25 @@ def _best_path(walk: Walk, probs: Probs) -> Value:
 def _penalties(space: Space, probs: Probs, strengths: Callable[[SomeOf], list[float]]) -> Penalties:
     options: dict[str, dict[Option, float]] = {}
     moves: dict[str, dict[Transition, float]] = {}
+    orders: dict[str, dict[Value, float]] = {}
     for choice in space:
         if isinstance(choice, Walk):
             moves[choice.name] = _moves_lost(choice, probs)
+        elif isinstance(choice, Order):
+            logs = [_log(p) for p in _row(choice, probs)]
+            orders[choice.name] = {value: max(logs) - log for value, log in zip(choice.arrangements, logs, strict=True)}
         elif isinstance(choice, SomeOf):
             logs = [_log(strength) for strength in strengths(choice)]
             # the decoded ones, the strongest, lose nothing in sum
             kept = _number_kept(choice)
             mean = sum(sorted(logs, reverse=True)[:kept]) / max(kept, 1)
             options[choice.name] = {option: mean - log for option, log in zip(choice.options, logs, strict=True)}
-        elif isinstance(choice, OneOf | Ordinal):
+        else:
+            assert isinstance(choice, OneOf | Ordinal), choice
             held = [(o, _log(p)) for o, p in zip(choice.options, _row(choice, probs), strict=True) if choice.contains(o)]
             best = max(log for _, log in held)
             options[choice.name] = {option: best - log for option, log in held}
-        else:
-            raise ValueError(f"choice {choice.name!r} is {choice.describe()}, which has no probabilities to decode")
-    return Penalties(options, moves)
+    return Penalties(options, moves, orders)
 
 
 def _log(p: float) -> float:

@@ -2,6 +2,7 @@
 # ruff: noqa: D102 -- the methods of each kind are documented once, in Choice
 
 import math
+from abc import abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +46,26 @@ class _Stepped(Choice):
                     break
                 index -= ways
         return self.build(tokens)
+
+
+class _Placed(_Stepped):
+    """A choice with one option at every step. Its tokens are (step, option) pairs."""
+
+    @property
+    @abstractmethod
+    def placed(self) -> tuple[Option, ...]:
+        """The options that steps may have."""
+
+    def build(self, tokens: Sequence[Token | None]) -> Value:
+        return tuple(token[1] for token in tokens if isinstance(token, tuple))
+
+    def tokens(self, value: Any) -> tuple[Token, ...]:
+        return tuple(enumerate(value))
+
+    def step_of(self, token: object) -> int | None:
+        if not isinstance(token, tuple) or len(token) != 2 or type(token[0]) is not int:
+            return None
+        return token[0] if 0 <= token[0] < self.length and position(self.placed, token[1]) is not None else None
 
 
 @dataclass(frozen=True)
@@ -124,10 +145,10 @@ class SomeOf(_Stepped):
 
 
 @dataclass(frozen=True)
-class Order(Choice):
+class Order(_Placed):
     """A permutation, such as which level each merging cell makes. Value: the items, a tuple in new order.
 
-    It activates nothing: no `when` may name it. A small step: two items change places.
+    Its tokens are (place, item) pairs, places counted from 0. A small step: two items change places.
     """
 
     items: tuple[Option, ...]
@@ -147,6 +168,7 @@ class Order(Choice):
         return math.factorial(len(self.items))
 
     def at(self, index: int) -> Value:
+        # as the steps say, without their table of all sets of items
         assert 0 <= index < self.count, index
         left, value = list(self.items), []
         while left:
@@ -167,28 +189,26 @@ class Order(Choice):
             changed.append(tuple(new))
         return list(changed)
 
-    def tokens(self, value: Any) -> tuple[Token, ...]:
-        return ()
-
-    def step_of(self, token: object) -> int | None:
-        return None
-
     @property
     def length(self) -> int:
-        return 0
+        return len(self.items)
+
+    @property
+    def placed(self) -> tuple[Option, ...]:
+        """Its items."""
+        return self.items
 
     def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
-        return ()
-
-    def build(self, tokens: Sequence[Token | None]) -> Value:
-        raise AssertionError("an order is numbered whole, never built in steps")
+        # the items used before, as bits of a number
+        used = local if isinstance(local, int) else 0
+        return (((step, item), used | 1 << i) for i, item in enumerate(self.items) if not used >> i & 1)
 
     def describe(self) -> str:
         return "an order of " + ", ".join(map(repr, self.items))
 
 
 @dataclass(frozen=True)
-class Walk(_Stepped):
+class Walk(_Placed):
     """A path in a layered graph, such as each layer's resolution. Value: the state of each layer, a tuple.
 
     moves: (state, (next states, ...)) pairs, also accepted as a mapping; start: the states layer 0 may have.
@@ -265,12 +285,14 @@ class Walk(_Stepped):
     def length(self) -> int:
         return self.layers
 
+    @property
+    def placed(self) -> tuple[Option, ...]:
+        """Its states."""
+        return self.states
+
     def follow(self, step: int, local: Hashable) -> Iterable[tuple[Token | None, Hashable]]:
         states = self.start if local is None else self.after(cast(Option, local))
         return (((step, state), state) for state in states)
-
-    def build(self, tokens: Sequence[Token | None]) -> Value:
-        return tuple(token[1] for token in tokens if isinstance(token, tuple))
 
     def contains(self, value: object) -> bool:
         if not isinstance(value, tuple) or len(value) != self.layers or position(self.start, value[0]) is None:
@@ -285,14 +307,6 @@ class Walk(_Stepped):
             if not same(state, value[i])
         ]
         return [new for new in changed if self.contains(new)]
-
-    def tokens(self, value: Any) -> tuple[Token, ...]:
-        return tuple(enumerate(value))
-
-    def step_of(self, token: object) -> int | None:
-        if not isinstance(token, tuple) or len(token) != 2 or type(token[0]) is not int:
-            return None
-        return token[0] if 0 <= token[0] < self.layers and position(self.states, token[1]) is not None else None
 
     def describe(self) -> str:
         return f"a path of {self.layers} layers that begins at " + " or ".join(map(repr, self.start))

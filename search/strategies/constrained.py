@@ -1,10 +1,10 @@
 """The likeliest architecture whose cost is within limits, and the cheapest one, found exactly.
 
-Which options are chosen, which moves a path makes and which conditions of a cost's terms hold are the 0-1 variables of a linear
-program; what an architecture may be, what a term costs and the limits are its rows (integer programs for products as in
-McCormick, 1976, and Adams and Sherali, 1986). HiGHS solves it to proven optimality (Huangfu and Hall, Mathematical Programming
-Computation 10, 2018, by `scipy.optimize.milp`). A chain's is a knapsack, a path's a shortest path with a limit; paths and cells
-may be chosen together.
+Which options are chosen, which moves a path makes, which of its arrangements an order is and which conditions of a cost's terms
+hold are the 0-1 variables of a linear program; what an architecture may be, what a term costs and the limits are its rows
+(integer programs for products as in McCormick, 1976, and Adams and Sherali, 1986). HiGHS solves it to proven optimality
+(Huangfu and Hall, Mathematical Programming Computation 10, 2018, by `scipy.optimize.milp`). A chain's is a knapsack, a path's
+a shortest path with a limit; paths, orders and cells may be chosen together.
 
 Likely is what a strategy's own decoding ranks by, see `search.space.decode.Penalties`. Exact are: the optimum to 1e-6 nats; the
 cost as far as `AdditiveCost` is, so who needs a limit kept counts the network.
@@ -19,7 +19,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from search.cost.additive import AdditiveCost, Condition, Literal, Term
-from search.space import Architecture, OneOf, Option, Ordinal, SomeOf, Value, Walk
+from search.space import Architecture, OneOf, Option, Order, Ordinal, SomeOf, Value, Walk
 from search.space.decode import Penalties
 from search.space.structured import Transition
 
@@ -52,6 +52,8 @@ def likeliest(cost: AdditiveCost, penalties: Penalties, limits: Mapping[str, flo
             objective[program.literals[name, option]] = nats
     for name, moves in penalties.moves.items():
         objective.update((program.moves[name, move], nats) for move, nats in moves.items() if (name, move) in program.moves)
+    for name, orders in penalties.orders.items():
+        objective.update((program.orders[name, value], nats) for value, nats in orders.items())
     return program.solve(objective, limits)
 
 
@@ -64,7 +66,7 @@ def cheapest(cost: AdditiveCost, metric: str, limits: Mapping[str, float]) -> Fo
 
 @dataclass
 class _Program:
-    """Variables from 0 to 1 and rows of a space and its cost. `literals`, `moves`: the variables of what may be chosen.
+    """Variables from 0 to 1 and rows of a space and its cost. `literals`, `moves`, `orders`: those of what may be chosen.
 
     `costs`: by metric what the variables cost. Variables for products are only pushed up by rows, so costs can't be negative.
     """
@@ -73,12 +75,14 @@ class _Program:
     at_most: Sequence[tuple[tuple[Literal, ...], int]]
     literals: dict[Literal, int] = field(default_factory=dict)
     moves: dict[tuple[str, Transition], int] = field(default_factory=dict)
+    orders: dict[tuple[str, Value], int] = field(default_factory=dict)
     costs: dict[str, Sum] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._integer: list[int] = []
         self._rows: list[tuple[Sum, float, float]] = []
         self._holds: dict[frozenset[int], int] = {}
+        self._arranged: dict[Condition, int] = {}
         # a variable that is always 1
         self.one = self._variable()
         self._row({self.one: 1.0}, 1.0, 1.0)
@@ -92,7 +96,8 @@ class _Program:
             elif isinstance(choice, Walk):
                 self._path(choice)
             else:
-                raise ValueError(f"choice {choice.name!r} is {choice.describe()}, which constrained decoding can't choose")
+                assert isinstance(choice, Order), choice
+                self._arrangement(choice)
         self.costs.update({metric: {} for metric in self.cost.metrics})
         for term in self.cost.terms:
             self._term(term)
@@ -166,6 +171,25 @@ class _Program:
             if place in out:
                 self._row({**out[place], visited: -1.0}, 0.0, 0.0)
 
+    def _arrangement(self, order: Order) -> None:
+        """One of an order's arrangements; what is at each place follows from it."""
+        name = order.name
+        made: dict[tuple[str, Value], int] = {(name, value): self._variable(integer=True) for value in order.arrangements}
+        self.orders.update(made)
+        self._row({**dict.fromkeys(made.values(), 1.0), self.active[name]: -1.0}, 0.0, 0.0)
+        for place in range(order.length):
+            for item in order.items:
+                self.literals[name, (place, item)] = self._holding(name, frozenset({(name, (place, item))}))
+
+    def _holding(self, name: str, literals: Condition) -> int:
+        """A variable that is 1 where an order has all of these items at their places."""
+        if literals not in self._arranged:
+            order, held = self.cost.space[name], {token for _, token in literals}
+            has = {v: 1.0 for (of, value), v in self.orders.items() if of == name and held.issubset(order.tokens(value))}
+            holds = self._arranged[literals] = self._variable()
+            self._row({**has, holds: -1.0}, 0.0, 0.0)
+        return self._arranged[literals]
+
     # --- costs --------------------------------------------------------------------------------------------------
 
     def _term(self, term: Term) -> None:
@@ -235,12 +259,17 @@ class _Program:
         return self._holds[variables]
 
     def _merged(self, condition: Condition) -> list[int]:
-        """The variables of the literals, of two states that follow one another that of the move."""
+        """The variables of the literals, of two states that follow one another that of the move, of an order one of all."""
         left: dict[object, int] = {literal: self.literals[literal] for literal in condition}
         for (name, move), variable in self.moves.items():
             pair = {(name, (move[0] - 1, move[1])), (name, (move[0], move[2]))}
             if pair <= left.keys():
                 left = {literal: number for literal, number in left.items() if literal not in pair} | {(name, move): variable}
+        for name in dict.fromkeys(name for name, _ in self.orders):
+            placed = frozenset(literal for literal in condition if literal[0] == name)
+            if len(placed) > 1:
+                left = {literal: number for literal, number in left.items() if literal not in placed}
+                left[placed] = self._holding(name, placed)
         return list(left.values())
 
     # --- solving ------------------------------------------------------------------------------------------------
@@ -297,6 +326,11 @@ class _Program:
                 value: Value = tuple(at[layer] for layer in sorted(at))
             elif isinstance(choice, SomeOf):
                 value = tuple(option for option in choice.options if (choice.name, option) in held)
+            elif isinstance(choice, Order):
+                made = [one for one in choice.arrangements if values[self.orders[choice.name, one]] > 0.5]
+                if not made:
+                    continue
+                (value,) = made
             else:
                 assert isinstance(choice, OneOf | Ordinal)
                 chosen = [option for option in choice.decodable if (choice.name, option) in held]

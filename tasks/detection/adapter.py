@@ -29,7 +29,7 @@ from search.engine.task_data import (
     split_images,
     sync_bn_to_bn,
 )
-from search.registry import DATASETS, TASKS
+from search.registry import TASKS
 from tasks.detection import layout, memory, model_config, pipelines
 from tasks.detection.datasets import named
 
@@ -86,20 +86,8 @@ class Detection:
             hooks.append(dict(type="search.PaintedBoxesHook", show_dir=show_dir))
         return hooks
 
-    def input_size(self, cfg: Config) -> tuple[int, int, int]:
-        """(C, H, W) of what the network is fed for the validation's first image; without one the training's, else the test's.
-
-        With the padding of the model's data preprocessor. A training's image is brought to size as those of the test are.
-        """
-        order = ("val_dataloader", *LOADERS)
-        dataset = copy.deepcopy(dict(next(d for name in order for d in datasets_of(cfg.get(name)))))
-        test = next(datasets_of(cfg.get("test_dataloader")), None)
-        if cfg.get("val_dataloader") is None and test is not None:
-            # a training's own transforms scale and cut at random
-            dataset |= {"pipeline": copy.deepcopy(test["pipeline"]), "test_mode": True}
-        channels, height, width = DATASETS.build(dataset)[0]["inputs"].shape
-        return (channels, *pipelines.padded(cfg["model"], height, width))
-
+    # (C, H, W) that costs are counted at
+    input_size = staticmethod(pipelines.tested_size)
     # what the memory planner asks
     image_size = staticmethod(pipelines.image_size)
     memory_batch = staticmethod(memory.memory_batch)

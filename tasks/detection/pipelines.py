@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.image import rescale_size
 
 from search.engine.errors import UserError
-from search.engine.task_data import datasets_by_key
+from search.engine.task_data import LOADERS, datasets_by_key
+from tasks.detection import annotations, layout
 
 # of the embedded scenes, where their settings don't say
 _SCENES = (128, 192)
+# whose transforms don't scale at random, the first that there is
+_TESTED = ("test_dataloader", "val_dataloader")
 
 
 def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tuple[int, int, int]:
@@ -21,10 +24,7 @@ def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tupl
     UserError where no transform limits the size.
     """
     _, dataset = next(datasets_by_key(loader, cfg[loader]))
-    size: tuple[int, int] | None = None
-    if _name(dataset) == "CocoScenes":
-        given = dataset.get("scenes") or {}
-        size = given.get("height", _SCENES[0]), given.get("width", _SCENES[1])
+    size = _own_size(dataset)
     for transform in dataset.get("pipeline", ()):
         size = _after(transform, size)
     if size is None:
@@ -35,10 +35,47 @@ def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tupl
     return 3, *padded(cfg["model"], *size)
 
 
+def tested_size(cfg: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) that a network is said to work at, with the padding of the model's data preprocessor, whatever the images are.
+
+    The scale of the test's transforms; without a test the validation's, else the training's. Where they keep the aspect ratio
+    that is an image of the scale's own, lying (as by ``scale=(1333, 800)``), unless the images are known to have one size
+    (`CocoScenes`). Where no transform scales or cuts, the largest height and width in the annotation file.
+    """
+    loader = next(name for name in (*_TESTED, *LOADERS) if cfg.get(name) is not None)
+    _, dataset = next(datasets_by_key(loader, cfg[loader]))
+    transforms = dataset.get("pipeline", ())
+    size = _own_size(dataset)
+    if size is None:
+        scales = [found for transform in transforms if (found := _scales(transform))]
+        size = (min(scales[0][0]), max(scales[0][0])) if scales else None
+    if size is None and all(_after(transform, None) is None for transform in transforms):
+        images = annotations.read(layout.empty_dataset(dataset, loader).ann_file, masks=False).content["images"]
+        size = max(image["height"] for image in images), max(image["width"] for image in images)
+    for transform in transforms:
+        size = _after(transform, size)
+    assert size is not None
+    grey = any(str(transform.get("color_type", "")).startswith("grayscale") for transform in transforms)
+    return 1 if grey else 3, *padded(cfg["model"], *size)
+
+
+def _own_size(dataset: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(H, W) that all images of a data set have; None where its config doesn't say it."""
+    if _name(dataset) != "CocoScenes":
+        return None
+    given = dataset.get("scenes") or {}
+    return given.get("height", _SCENES[0]), given.get("width", _SCENES[1])
+
+
 def padded(model: Mapping[str, Any], height: int, width: int) -> tuple[int, int]:
     """(H, W) of an image after the model's data preprocessor has padded it."""
-    divisor = (model.get("data_preprocessor") or {}).get("pad_size_divisor", 1)
-    return -(-height // divisor) * divisor, -(-width // divisor) * divisor
+    return _up((height, width), (model.get("data_preprocessor") or {}).get("pad_size_divisor", 1))
+
+
+def _up(size: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """The next whole multiples."""
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return height, width
 
 
 def crop_options(cfg: Mapping[str, Any], side: int) -> dict[str, Any]:
@@ -60,11 +97,7 @@ def crop_options(cfg: Mapping[str, Any], side: int) -> dict[str, Any]:
 def _after(transform: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[int, int] | None:
     """(H, W) of the largest image after a transform, of images of at most ``size``; None where nothing limits it."""
     name = _name(transform)
-    if name in ("Resize", "RandomResize", "RandomChoiceResize"):
-        found = transform.get("scale", transform.get("scales"))
-        if found is None:
-            return size
-        scales = [found] if not isinstance(found[0], list | tuple) else list(found)
+    if scales := _scales(transform):
         largest = max(transform.get("ratio_range") or (1.0,))
         keeps = transform.get("keep_ratio", False)
         sizes = [_resized([int(side * largest) for side in scale], size, keeps) for scale in scales]
@@ -72,13 +105,26 @@ def _after(transform: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[
     if name == "RandomCrop" and transform.get("crop_type", "absolute").startswith("absolute"):
         wide, high = transform["crop_size"]
         return int(high), int(wide)
-    if name == "Pad" and transform.get("size") is not None:
-        wide, high = transform["size"]
-        return int(high), int(wide)
+    if name == "Pad":
+        if transform.get("size") is not None:
+            size = int(transform["size"][1]), int(transform["size"][0])
+        if size is not None and transform.get("pad_to_square"):
+            size = max(size), max(size)
+        return size if size is None else _up(size, transform.get("size_divisor") or 1)
     return size
 
 
-def _resized(scale: list[int], size: tuple[int, int] | None, keep_ratio: bool) -> tuple[int, int]:
+def _scales(transform: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """(W, H) that a transform may scale images to or into; empty for other transforms."""
+    found = None
+    if _name(transform) in ("Resize", "RandomResize", "RandomChoiceResize"):
+        found = transform.get("scale", transform.get("scales"))
+    if found is None:
+        return []
+    return [tuple(scale) for scale in ([found] if not isinstance(found[0], list | tuple) else found)]
+
+
+def _resized(scale: Sequence[int], size: tuple[int, int] | None, keep_ratio: bool) -> tuple[int, int]:
     if not keep_ratio:
         return scale[1], scale[0]
     if size is None:

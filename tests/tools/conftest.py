@@ -76,6 +76,19 @@ def tool():
     return load
 
 
+@pytest.fixture
+def found(tool, capsys):
+    """`found(code, config, work_dir, options)` runs a search; what it says on standard error."""
+
+    def run(code, config, work_dir, *options):
+        assert tool("search")(config, "--work-dir", work_dir, *(("--cfg-options", *options) if options else ())) == code
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        return error
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def one_thread():
     before = torch.get_num_threads()

@@ -32,19 +32,6 @@ budget = dict(macs={macs}, params=1e6, activations='40MB')
 """
 
 
-@pytest.fixture
-def found(tool, capsys):
-    """`found(code, config, work_dir, options)` runs a search; what it says on standard error."""
-
-    def run(code, config, work_dir, *options):
-        assert tool("search")(config, "--work-dir", work_dir, *(("--cfg-options", *options) if options else ())) == code
-        error = capsys.readouterr().err
-        assert "Traceback" not in error
-        return error
-
-    return run
-
-
 def counted(tool, capsys, work_dir, shape):
     """What tools/cost.py prints of the network that a search found."""
     arguments = ("--config", work_dir / "config.py", work_dir / "architecture.json", "--shape", *shape, "--json")

@@ -9,7 +9,7 @@ import torch
 
 from search.cost.expected import ExpectedCost
 from search.cost.operations import cost_of
-from search.space import OneOf, Ordinal, SomeOf, TopInputs, Walk
+from search.space import OneOf, Order, Ordinal, SomeOf, TopInputs, Walk
 from search.supernet import ArchParams, Softmax
 from tests.search.cost.toys import BUILDS, SIZE, learned
 
@@ -28,6 +28,8 @@ def probability(space, architecture, weights):
         if isinstance(choice, OneOf | Ordinal):
             shares = {o: w for o, w in zip(choice.options, row.tolist(), strict=True) if choice.contains(o)}
             p *= shares[value] / sum(shares.values())
+        elif isinstance(choice, Order):
+            p *= row[choice.arrangements.index(value)].item()
         elif isinstance(choice, Walk):
             p *= math.prod(row[i].item() for i in choice.transitions_of(value))
         else:

@@ -7,6 +7,7 @@ from torch import nn
 
 from backbones.auto_deeplab import AutoDeepLab
 from backbones.chain_net import ChainNet
+from backbones.nas_fpn import NASFPN
 from search.cost.additive import learn
 from search.cost.items import Itemiser
 from search.supernet import MixedDag, Zero, reading, record
@@ -88,7 +89,60 @@ def elastic():
     return Classified(Elastic())
 
 
-BUILDS = {"chain": chain, "cells": cells, "trellis": trellis, "elastic": elastic}
+class Ordered(nn.Module):
+    """Widths in an order: what a convolution costs depends on two places of it, and its last place has an operation."""
+
+    def __init__(self):
+        super().__init__()
+        with reading("backbone") as pick:
+            order = pick.order("widths", (2, 3, 4, 5))
+            self.first = pick.op("first", {"conv": lambda: nn.Conv2d(3, 3, 1), "skip": nn.Identity})
+            candidates = {"conv": lambda: nn.Conv2d(order[-1] if order else 5, 4, 3, padding=1), "thin": lambda: Thin(4)}
+            self.last = pick.op("last", candidates, when=[("widths", (3, 3)), ("widths", (3, 5))])
+            self.extra = pick.value("extra", (1, 2), when=[("widths", (0, 5))])
+        widths = [3, *(order or (2, 3, 4, 5))]
+        self.out_channels = (4,)
+        self.convs = nn.Sequential(*(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(widths)))
+        self.more = nn.Sequential(*(nn.Conv2d(widths[-1], widths[-1], 1) for _ in range(self.extra or 0)))
+
+    def forward(self, x):
+        x = self.more(self.convs(self.first(x)))
+        return (Thin(4)(x) if self.last is None else self.last(x),)
+
+
+class Thin(nn.Module):
+    """The mean of all channels, in as many as are asked for."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x):
+        return x.mean(1, keepdim=True).expand(-1, self.channels, -1, -1)
+
+
+def ordered():
+    return Classified(Ordered())
+
+
+class Pyramid(nn.Module):
+    """NAS-FPN of two levels and three merging cells, twice over one map."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 2, 3, padding=1)
+        self.neck = NASFPN([2], channels=2, repeats=2, cells=3, num_outs=2)
+        self.out_channels = self.neck.out_channels
+
+    def forward(self, x):
+        return self.neck((self.stem(x),))
+
+
+def pyramid():
+    return Classified(Pyramid())
+
+
+BUILDS = {"chain": chain, "cells": cells, "trellis": trellis, "elastic": elastic, "ordered": ordered, "pyramid": pyramid}
 
 
 def learned(build, **settings):

@@ -279,6 +279,8 @@ def test_a_budget_bounds_what_is_scored(tmp_path, monkeypatch):
     assert provenance["cost"] == {key: derived[key] for key in ("params", "macs", "activations", "input_size", "convention")}
     with pytest.raises(BudgetError, match="can't be met by drawing"):
         search(config(tmp_path / "none", budget=dict(params=1)))
+    # no supernet was trained for that
+    assert not [path for path in (tmp_path / "none").iterdir() if path.suffix in (".jsonl", ".pth")]
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ def _choices(draw, name, earlier):
     pairs = [
         (parent.name, token)
         for parent in earlier
-        if not isinstance(parent, Order)
         for token in (
             [(layer, state) for layer in range(parent.layers) for state in parent.states]
             if isinstance(parent, Walk)
+            else list(itertools.product(range(len(parent.items)), parent.items))
+            if isinstance(parent, Order)
             else parent.options
         )
     ]
@@ -69,7 +70,7 @@ def _values(choice):
 def _holds(space, found, parent, token):
     if parent not in found:
         return False
-    if isinstance(space[parent], Walk):
+    if isinstance(space[parent], Walk | Order):
         return found[parent][token[0]] == token[1]
     return token in found[parent] if isinstance(space[parent], SomeOf) else found[parent] == token
 

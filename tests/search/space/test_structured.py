@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -32,6 +33,25 @@ def test_orders_are_numbered_without_repeats():
     assert len(set(order.values())) == order.count == 24
     assert not order.contains(("p", "q", "r", "r"))
     assert len(order.neighbours(("p", "q", "r", "s"))) == 6
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 5])
+def test_an_order_read_in_steps_is_numbered_as_it_is_whole(n):
+    """Numbers are in files of seeds and results: orders by the place in `items` of what comes first, then second, ..."""
+    order = Order("o", tuple("dbcae")[:n])
+    assert list(order.values()) == list(itertools.permutations(order.items)) == list(order.arrangements)
+
+    def read(step, local, tokens):
+        if step == order.length:
+            yield order.build(tokens)
+        for token, after in order.follow(step, local) if step < order.length else ():
+            assert order.step_of(token) == step
+            yield from read(step + 1, after, [*tokens, token])
+
+    assert list(read(0, None, [])) == list(order.values())
+    assert order.tokens(order.items) == tuple(enumerate(order.items))
+    for token in ("d", (n, "d"), (0, "x"), (-1, "d"), (True, "d"), (0, "d", 0)):
+        assert order.step_of(token) is None
 
 
 def test_walks_follow_the_moves():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from search.space import OneOf, Ordinal, SomeOf, TopInputs, Walk
+from search.space import OneOf, Order, Ordinal, SomeOf, TopInputs, Walk
 from search.strategies.constrained import cheapest, likeliest
 from search.supernet import ArchParams
 from tests.search.cost.toys import BUILDS, learned
@@ -28,6 +28,8 @@ def score(space, architecture, probs, subsets):
             # relative to the best, so that having more active choices costs nothing
             total += math.log(row[choice.options.index(value)])
             total -= math.log(max(p for o, p in zip(choice.options, row, strict=True) if choice.contains(o)))
+        elif isinstance(choice, Order):
+            total += math.log(row[choice.arrangements.index(value)] / max(row))
         elif isinstance(choice, Walk):
             total += sum(math.log(row[choice.transitions[i]]) for i in choice.transitions_of(value))
         else:

@@ -1,5 +1,6 @@
 """What whole detectors cost, by published figures and by the sums of their parts."""
 
+import random
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from search.engine.budget import Budget, settings_of
 from search.engine.budgeted_search import BudgetedSearch
 from search.engine.errors import UserError
 from search.engine.networks import networks_of
-from search.registry import MODELS
+from search.registry import MODELS, TASKS
+from search.space import Architecture
 from search.strategies import PCDARTS
 from search.supernet import ArchParams, record
 from tasks.detection.cost import on_fixed_boxes, stages_of
@@ -123,6 +125,20 @@ def test_a_budget_of_activations_binds_in_what_is_decoded(detector):
         for name, logit in params.logits.items():
             logit -= 0.1 * (pulled[name] - loss[name])
     assert search.line(params.logits, found)["activations"]["expected"] < before
+
+
+def test_the_shipped_budget_of_a_pyramid_binds():
+    """Most networks of the space are over each of its limits, the cheapest is within both."""
+    cfg = Config.fromfile("configs/detection/nas_fpn_oneshot_budget_scenes_cpu.py")
+    cfg.model.bbox_head.num_classes = 10
+    networks = networks_of(cfg.model, scope="mmdet")
+    space = record(networks).space
+    budget = Budget(settings_of(cfg.budget), networks, {"neck": space}, TASKS.build(dict(type="detection")).input_size(cfg))
+    drawn = [space.sample(random.Random(seed)) for seed in range(12)]
+    for metric, limit in budget.limits.items():
+        assert sum(budget.figures(one)[metric] > limit for one in drawn) > 6
+    # the cells of free levels make the coarsest one
+    assert budget.within(Architecture({**drawn[0], "nas_fpn/n5/level": 7, "nas_fpn/n6/level": 7}))
 
 
 def test_every_map_gives_boxes_and_gets_gradients():
