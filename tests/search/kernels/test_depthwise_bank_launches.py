@@ -13,7 +13,8 @@ from tests.search.kernels.kernel_testing import COMPILED, TYPES, check_resources
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 # kernel sizes and dilations: of the DARTS space, and the widest window beside a dilated one
 DARTS, WIDE = ((3, 5, 3, 5), (1, 1, 2, 2)), ((7, 3), (1, 2))
-KERNELS = ("bank_forward_kernel", "bank_backward_kernel", "bank_backward_kernel", "bank_sum_kernel")
+# a bank's launches: forward, backward for the input alone, backward for the weights too
+KERNELS = ["bank_forward_kernel", "bank_backward_kernel", "bank_backward_kernel", "bank_sum_kernel"]
 
 
 def launches() -> None:
@@ -37,3 +38,23 @@ def _launch(dtype, layout, sizes, dilations, stride) -> None:
         for need_weights in (False, True):
             given = (x, weights, dilations, stride, True, made[:-2], made[-2], codes, made[-1])
             operator.backward_op(*given, need_weights)
+
+
+# kernel -> registers a thread and bytes of shared memory, at most, on any architecture. The assembler gives the first two all
+# registers that a thread may have (launch.REGISTERS): that these are enough is said by spills, of which there are none.
+RESOURCES = {"bank_forward_kernel": (255, 0), "bank_backward_kernel": (255, 32), "bank_sum_kernel": (40, 512)}
+
+
+@cache
+def compiled(function: str, architecture: int) -> list[dict]:
+    """The launches of a function, compiled once for all tests."""
+    return compile_launches(f"{__name__}:{function}", architecture)
+
+
+@pytest.mark.parametrize(("function", "architecture"), COMPILED)
+def test_compiles_without_spills(function, architecture):
+    check_resources(compiled(function, architecture), RESOURCES)
+
+
+def test_one_launch_forward_and_two_backward():
+    assert [row["kernel"] for row in compiled("launches", 90)] == 2 * KERNELS

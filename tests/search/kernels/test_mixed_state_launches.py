@@ -44,8 +44,21 @@ def _launch_all(kinds: Iterable[tuple[Structure, torch.dtype]]) -> None:
             passes.backward(y, *given, kept, True)
 
 
-# kernel -> registers a thread and bytes of shared memory, at most, on any architecture
-RESOURCES = {"step_forward_kernel": (255, 0), "step_backward_kernel": (255, 0)}
+# kernel -> registers a thread and bytes of shared memory, at most, on any architecture; of the bank's forward see its own test
+RESOURCES = {
+    "bank_forward_kernel": (255, 0),
+    "step_forward_kernel": (128, 0),
+    "norm_sum_stats_kernel": (48, 16),
+    "norm_sum_merge_stats_kernel": (64, 128),
+    "norm_sum_fwd_kernel": (72, 0),
+    "norm_sum_bwd_reduce_kernel": (56, 16),
+    "norm_sum_merge_grads_kernel": (80, 128),
+    "norm_sum_bwd_kernel": (48, 0),
+    "norm_sum_bwd_shared_kernel": (40, 0),
+    "step_backward_kernel": (168, 0),
+    "bank_backward_kernel": (216, 0),
+    "bank_sum_kernel": (40, 512),
+}
 
 
 @cache

@@ -55,12 +55,12 @@ def _launch(zs: list[Tensor]) -> None:
 
 # kernel -> registers a thread and bytes of shared memory, at most, with eight candidates on any architecture
 RESOURCES = {
-    "norm_sum_stats_kernel": (48, 2048),
-    "norm_sum_merge_stats_kernel": (64, 2048),
-    "norm_sum_fwd_kernel": (192, 2048),
-    "norm_sum_bwd_reduce_kernel": (80, 2048),
-    "norm_sum_merge_grads_kernel": (80, 2048),
-    "norm_sum_bwd_kernel": (80, 2048),
+    "norm_sum_stats_kernel": (48, 256),
+    "norm_sum_merge_stats_kernel": (64, 128),
+    "norm_sum_fwd_kernel": (192, 0),
+    "norm_sum_bwd_reduce_kernel": (80, 256),
+    "norm_sum_merge_grads_kernel": (80, 128),
+    "norm_sum_bwd_kernel": (72, 0),
 }
 
 
