@@ -10,6 +10,8 @@
 - Partial channels: the edge-weighted sum of what bypasses the candidates, the concatenation and the shuffle are one operation
   for each node (search/kernels/partial_node).
 
+States may lie channels-last; they are copied to planes, in which all maps lie.
+
 It reads the parameters of the modules that the reference plan runs; nothing is registered again. Sums come in another order, so
 results differ by rounding. Gradients can be taken once; exact second order needs the reference plan.
 

@@ -16,6 +16,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # the candidates of DARTS
 DARTS = Structure(2, (2, 2, 1, 1), (3, 5, 3, 5, 3, 5), (1, 1, 2, 2, 1, 1), 1, True, True, True, True, 0)
 SMALL = Structure(2, (2, 1), (3, 3, 5), (1, 2, 1), 1, True, True, True, True, 0)
+TILES = "several tiles of positions"
 CASES = {
     "DARTS": (DARTS, 2, (5, 4), False),
     "DARTS at stride 2, odd": (Structure(2, (2, 1), (3, 5, 3), (1, 2, 1), 2, True, True, False, True, 1), 3, (7, 5), False),
@@ -24,7 +25,7 @@ CASES = {
     "pools alone": (Structure(2, (), (), (), 2, True, True, False, True, 0), 3, (5, 4), False),
     "the state alone": (Structure(2, (), (), (), 1, False, False, True, True, 0), 2, (4, 4), False),
     # 667 positions, of which a tile forward has 512, one backward 256
-    "several tiles of positions": (SMALL, 2, (23, 29), False),
+    TILES: (SMALL, 2, (23, 29), False),
 }
 
 
@@ -66,7 +67,12 @@ def check(actual, expected, bounds):
 
 
 @pytest.mark.parametrize(
-    ("case", "gated"), [*((case, True) for case in CASES), ("pools alone", False), ("the state alone", False)]
+    ("case", "gated"),
+    [
+        *((case, True) for case in CASES if case != TILES),
+        *((case, False) for case in ("pools alone", "the state alone")),
+        pytest.param(TILES, True, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_the_definition(case, gated):
     structure, channels, size, affine = CASES[case]
