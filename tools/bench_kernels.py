@@ -2,8 +2,9 @@
 
 python tools/bench_kernels.py [--sizes cifar imagenet cityscapes] [--cases norm_sum cell ...] [--rounds 10] [--json F]
 
-The kernels' tests run first; if one fails, nothing is measured. On a GPU: plain PyTorch, the batched plan, the Triton kernels
-and torch.compile of the reference plan. On the CPU what exists there; Triton's interpreter is never timed.
+The tests of the kernels and of the plans that run them come first; if one fails, nothing is measured. On a GPU: plain PyTorch,
+the batched plan, the Triton kernels and torch.compile of the reference plan. On the CPU what exists there; Triton's interpreter
+is never timed.
 """
 
 from __future__ import annotations
@@ -35,9 +36,15 @@ one, a Triton operator has as many as it launches (search/cost/launches.py). "mo
 write, each tensor once a call, over the floor: forward reads inputs and parameters and writes outputs, backward reads inputs,
 parameters and the outputs' gradients and writes the others. "kept": unique storages that saved-tensor hooks see, parameters
 left out. What torch.compile makes has no launches counted here; on a GPU "kernels" are the profiler's count for every way.
+"differs": the largest relative RMS difference of an output or a gradient to the reference's, for which cuDNN's convolutions are
+in float32, not in TF32.
 
-exit codes: 0 success, 1 the kernels' tests fail, 2 a mistake in the options, said in one sentence"""
-TESTS = "tests/search/kernels"
+exit codes: 0 success, 1 tests fail, or a way differs by more than 1e-3 (the file is written), 2 a mistake in the options, said
+in one sentence"""
+# kernels, and plans on the device: the batched one has tests for the CPU alone
+TESTS = ("tests/search/kernels", "tests/search/supernet/test_fused.py", "tests/search/supernet/test_layouts.py")
+# what sums in float32 differ by is a hundredth of it
+DIFFERENCE = 1e-3
 # milliseconds that a timed sample lasts at least
 SAMPLE = 2.0
 
@@ -56,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clock", choices=["wall", "cpu"], default="wall", help="what is printed; cpu: work of this process, not waiting"
     )
-    parser.add_argument("--skip-tests", action="store_true", help="measure without running the kernels' tests")
+    parser.add_argument("--skip-tests", action="store_true", help="measure without running the tests")
     parser.add_argument("--quick", action="store_true", help="a tiny size instead, to see that everything runs")
     parser.add_argument("--json", metavar="FILE", help="write the numbers to this file")
     return parser
@@ -90,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--clock cpu measures this process's work, and on CUDA another device works: give wall")
     bench.check_writable(args.json)
     if not args.skip_tests and not tested():
-        print(f"{TESTS}: tests fail, so nothing is measured", file=sys.stderr)
+        print(f"{' '.join(TESTS)}: tests fail, so nothing is measured", file=sys.stderr)
         return 1
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads or before)
@@ -99,16 +106,31 @@ def run(args: argparse.Namespace) -> int:
     finally:
         torch.set_num_threads(before)
     bench.write(args.json, report)
+    if wrong := unequal(report):
+        print(wrong, file=sys.stderr)
+        return 1
     return 0
 
 
+def unequal(report: Mapping[str, Any]) -> str | None:
+    """The sentence that names the ways that don't compute what the reference does, or None."""
+    found = [
+        f"{case['case']} ({case['size']}, K={case['shape']['K']}) by {way} {row['difference']:.1e}"
+        for case in report["cases"]
+        for way, row in case["ways"].items()
+        # NaN is no smaller than anything
+        if not row["difference"] <= DIFFERENCE
+    ]
+    return f"not what the reference computes, by more than {DIFFERENCE:.0e}: {', '.join(found)}" if found else None
+
+
 def tested() -> bool:
-    """Whether the kernels' tests pass here. Raises UserError without pytest."""
+    """Whether the tests of kernels and plans pass here. Raises UserError without pytest."""
     from search.engine.errors import UserError
 
     if find_spec("pytest") is None:
-        raise UserError("the kernels' tests need pytest: pip install pytest, or give --skip-tests")
-    return subprocess.run([sys.executable, "-m", "pytest", "-q", TESTS], cwd=ROOT, check=False).returncode == 0
+        raise UserError("the tests need pytest: pip install pytest, or give --skip-tests")
+    return subprocess.run([sys.executable, "-m", "pytest", "-q", *TESTS], cwd=ROOT, check=False).returncode == 0
 
 
 def measure(sizes: Mapping[str, Any], asked: Sequence[str] | None, args: argparse.Namespace, device: torch.device) -> dict:
@@ -149,11 +171,17 @@ def figures(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
         given = case.ways[way]()
         return [*given, *torch.autograd.grad(given, case.leaves, grads)]
 
-    expected = [tensor.detach() for tensor in step("reference")]
     ways: dict[str, dict[str, Any]] = {}
-    for way in case.ways:
-        errors = [difference(a, b) for a, b in zip(step(way), expected, strict=True)]
-        ways[way] = {"difference": max(errors), **counts(case, way, lambda way=way: step(way), device)}
+    # else convolutions of float32 tensors are rounded as TF32 is
+    with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
+        expected = [tensor.detach() for tensor in step("reference")]
+        for way in case.ways:
+            errors = [difference(a, b) for a, b in zip(step(way), expected, strict=True)]
+            # max() passes over a NaN
+            ways[way] = {"difference": max(errors) if all(error == error for error in errors) else float("inf")}
+    del expected
+    for way, row in ways.items():
+        row |= counts(case, way, lambda way=way: step(way), device)
     calls = {(way, "forward"): call for way, call in case.ways.items()}
     calls |= {(way, "step"): lambda way=way: step(way) for way in case.ways}
     seconds = bench.interleaved(calls, rounds, device, SAMPLE)
@@ -214,19 +242,29 @@ def show(console: Console, row: Mapping[str, Any], clock: str) -> None:
     title = f"{row['size']}: {row['case']} ({shape}); floor {floor / 2**20:.1f} MiB"
     table = Table(title=title, title_justify="left")
     table.add_column("way", no_wrap=True)
-    for name in ("forward ms", "backward ms", "both, of reference", "launches", "kernels", "moved/floor", "kept MiB"):
+    for name in (
+        "forward ms",
+        "backward ms",
+        "both, of reference",
+        "launches",
+        "kernels",
+        "moved/floor",
+        "kept MiB",
+        "differs",
+    ):
         table.add_column(name, justify="right")
     for way, found in row["ways"].items():
-        times = [bench.range_text(found[clock][part], 1000, 3) for part in ("forward", "backward")]
+        parts = [bench.range_text(found[clock][part], 1000, 3) for part in ("forward", "backward")]
         launches, moved = found["launches"], found["moved"]
         table.add_row(
             way,
-            *times,
+            *parts,
             bench.range_text(found[f"{clock}_ratio"]),
             "-" if launches is None else f"{launches['forward']}+{launches['backward']}",
             "-" if found["kernels"] is None else str(found["kernels"]),
             "-" if moved is None else f"{sum(moved.values()) / floor:.2f}",
             f"{found['kept'] / 2**20:.1f}",
+            f"{found['difference']:.0e}",
         )
     console.print(table)
 

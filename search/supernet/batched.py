@@ -10,6 +10,8 @@
 - Partial channels: the edge-weighted sum of what bypasses the candidates, the concatenation and the shuffle are one operation
   for each node (search/kernels/partial_node).
 
+States may lie channels-last; they are copied to planes, in which all maps lie.
+
 It reads the parameters of the modules that the reference plan runs; nothing is registered again. Sums come in another order, so
 results differ by rounding. Gradients can be taken once; exact second order needs the reference plan.
 
@@ -31,7 +33,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from search.supernet.candidates import Other, kind_of
-from search.supernet.graph import Fuse, Graph
+from search.supernet.graph import Fuse, Graph, Joined
 
 if TYPE_CHECKING:
     from search.supernet.mixed_dag import MixedDag
@@ -48,7 +50,9 @@ class BatchedPlan:
     def __call__(self, dag: MixedDag, passes: Sequence[Sequence[Tensor | None]]) -> list[list[Tensor]]:
         """Of each pass `inputs` states [B, C * K, H, W], None for a missing one -> of each pass the nodes' states."""
         if not self._fit_together(passes):
-            return [self._run(dag, given, 1, ()) for given in passes]
+            # their parameters' gradients are added as one tensor, not one by one
+            joined: Joined = {}
+            return [self._run(dag, given, 1, (), joined) for given in passes]
         given: list[Tensor | None] = []
         common = []
         for number, states in enumerate(zip(*passes, strict=True)):
@@ -65,9 +69,16 @@ class BatchedPlan:
         known = not any(isinstance(kind, Other) for kinds in self.kinds.values() for kind in kinds)
         return len(passes) > 1 and not self.triton and known and all(one == shapes[0] for one in shapes)
 
-    def _run(self, dag: MixedDag, given: Sequence[Tensor | None], passes: int, common: Sequence[int]) -> list[Tensor]:
+    def _run(
+        self,
+        dag: MixedDag,
+        given: Sequence[Tensor | None],
+        passes: int,
+        common: Sequence[int],
+        joined: Joined | None = None,
+    ) -> list[Tensor]:
         recompute = dag.memory == "balanced"
-        graph = Graph(dag, self.kinds, given, recompute, self.triton, self.fuse(recompute), passes, common)
+        graph = Graph(dag, self.kinds, given, recompute, self.triton, self.fuse(recompute), passes, common, joined)
 
         def run(*states: Tensor | None) -> tuple[Tensor, ...]:
             return graph.run(states)

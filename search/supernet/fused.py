@@ -6,6 +6,9 @@ pools, group norms, norms in eval mode) runs as in the batched plan.
 
 With memory="balanced" it keeps for backward the states alone.
 
+States may lie channels-last; what the candidates read of them is copied to planes, so of the kernels for channels-last only the
+node's run here, and those of the depthwise bank and of norm_sum in functions of their own.
+
 Letters: B batch, T targets, J chains, N maps of a sum, C channels of a candidate, H and W size.
 """
 

@@ -2,7 +2,7 @@
 
 All parameters of the candidates are concatenated once and cut into what the jobs read, and all their weights (gate of the
 operation times gate of the edge) are one vector: a few operations for a whole graph, forward and backward. Cells that read the
-same gates share the vector.
+same gates share the vector, passes one after the other the parameters.
 
 P passes through the graph may lie side by side, as maps [B*P, C, H, W] (see norms.py). A given state that is the same in all of
 them is `common`: what leaves it is computed once.
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 # of one state's candidates (and its stride) those that run as one operation of kernels, and the others
 Fuse = Callable[[Sequence[Alike], int], "tuple[list[Fused], list[Alike]]"]
 
+# by their identities, parameters and all of them flat in one tensor
+Joined = dict[tuple[int, ...], tuple[list[Tensor], Tensor]]
+
 
 class Edge(NamedTuple):
     """An edge: node, state that it leaves, choice and option of its gate."""
@@ -46,7 +49,8 @@ class Graph:
     """See the module.
 
     `kinds`: of every edge's candidates; `recompute`: keep of each chain only what its last norm reads; `triton`: whether sums
-    and nodes are Triton kernels; `fuse`: see `Fuse`; `passes`: P; `common`: given states.
+    and nodes are Triton kernels; `fuse`: see `Fuse`; `passes`: P; `common`: given states. `joined`: the parameters that other
+    graphs of the same call have concatenated.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Graph:
         fuse: Fuse | None,
         passes: int = 1,
         common: Collection[int] = (),
+        joined: Joined | None = None,
     ) -> None:
         self._dag = dag
         self._triton = triton
@@ -71,7 +76,7 @@ class Graph:
         self._of_edges: dict[int, Tensor | None] = {}
         self.sums: dict[int, list[Sum]] = {source: [] for source in range(dag.inputs + dag.nodes)}
         groups = self._read(kinds, [i for i, state in enumerate(given) if state is None])
-        self._make_sums(groups, recompute, fuse)
+        self._make_sums(groups, recompute, fuse, {} if joined is None else joined)
         self._weigh()
 
     def _read(self, kinds: Mapping[str, Sequence[Kind]], missing: Sequence[int]) -> dict[int, list[Alike]]:
@@ -110,7 +115,7 @@ class Graph:
             alike.targets.append(target)
             alike.kinds.append(kind)
 
-    def _make_sums(self, groups: Mapping[int, list[Alike]], recompute: bool, fuse: Fuse | None) -> None:
+    def _make_sums(self, groups: Mapping[int, list[Alike]], recompute: bool, fuse: Fuse | None, joined: Joined) -> None:
         layers: list[list[Tensor]] = []
         makers: list[tuple[int, Fused | Alike, range]] = []
         for source, alikes in groups.items():
@@ -119,7 +124,7 @@ class Graph:
                 own = weights_of(maker) if isinstance(maker, Alike) else maker.layers()
                 makers.append((source, maker, range(len(layers), len(layers) + len(own))))
                 layers += own
-        pieces = _pieces(layers)
+        pieces = _pieces(layers, joined)
         jobs: dict[int, list] = {}
         for source, maker, own in makers:
             if isinstance(maker, Alike):
@@ -215,12 +220,15 @@ class Graph:
         return any(isinstance(one, Lone) for of_state in self.sums.values() for one in of_state)
 
 
-def _pieces(layers: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Of each layer all weights, flat, cut from one tensor."""
-    flat = [weight.flatten() for layer in layers for weight in layer]
-    if not flat:
+def _pieces(layers: Sequence[Sequence[Tensor]], joined: Joined) -> list[Tensor]:
+    """Of each layer all weights, flat, cut from one tensor, which is `joined` already or will be."""
+    weights = [weight for layer in layers for weight in layer]
+    if not weights:
         return []
-    return list(torch.cat(flat).split([sum(weight.numel() for weight in layer) for layer in layers]))
+    key = tuple(map(id, weights))
+    if key not in joined:
+        joined[key] = weights, torch.cat([weight.flatten() for weight in weights])
+    return list(joined[key][1].split([sum(weight.numel() for weight in layer) for layer in layers]))
 
 
 def _taken(values: Tensor, positions: Sequence[int]) -> Tensor:

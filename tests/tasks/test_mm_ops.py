@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 import torchvision
-from torch.autograd import gradcheck
 
 from tasks import mm_ops
 from tasks.mm_ops.__main__ import main
+from tests.devices import on_every_device
 from tests.tasks.scripts import WITH_OPERATIONS, python
 
 mm_ops.install()
@@ -36,10 +36,11 @@ def brute_force_nms(boxes: list, scores: list, threshold: float, offset: int) ->
     return kept
 
 
+@on_every_device
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize("threshold", [0.2, 0.6])
-def test_nms_equals_brute_force(offset, threshold):
-    given, scores = boxes(60), torch.rand(60, generator=torch.Generator().manual_seed(1))
+def test_nms_equals_brute_force(offset, threshold, device):
+    given, scores = boxes(60).to(device), torch.rand(60, generator=torch.Generator().manual_seed(1)).to(device)
     kept, indices = mmcv_ops.nms(given, scores, threshold, offset=offset)
     expected = brute_force_nms(given.tolist(), scores.tolist(), threshold, offset)
     assert indices.tolist() == expected and 5 < len(expected) < 60
@@ -58,27 +59,29 @@ def test_nms_of_half_precision_and_of_nothing():
     assert len(mmcv_ops.nms(torch.zeros(0, 4), torch.zeros(0), 0.5)[1]) == 0
 
 
-def test_batched_nms_keeps_classes_apart():
-    same = boxes(1).expand(3, 4)
-    scores, classes = torch.tensor([0.5, 0.9, 0.7]), torch.tensor([0, 0, 1])
+@on_every_device
+def test_batched_nms_keeps_classes_apart(device):
+    same = boxes(1).expand(3, 4).to(device)
+    scores, classes = torch.tensor([0.5, 0.9, 0.7], device=device), torch.tensor([0, 0, 1], device=device)
     cfg = dict(type="nms", iou_threshold=0.5)
     kept, indices = mmcv_ops.batched_nms(same, scores, classes, cfg)
     assert indices.tolist() == [1, 2] and torch.equal(kept[:, 4], scores[[1, 2]])
     assert mmcv_ops.batched_nms(same, scores, classes, cfg, class_agnostic=True)[1].tolist() == [1]
 
 
+@on_every_device
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
-def test_sigmoid_focal_loss_equals_its_formula(weighted, reduction):
+def test_sigmoid_focal_loss_equals_its_formula(weighted, reduction, device):
     generator = torch.Generator().manual_seed(0)
-    logits = 3 * torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    logits = 3 * torch.randn(5, 3, generator=generator, dtype=torch.float64).to(device)
     # class 3 is the background; weights are looked up by class, and mmcv takes none for it
-    target = torch.tensor([0, 1, 2, 2 if weighted else 3, 1])
-    weight = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64) if weighted else None
+    target = torch.tensor([0, 1, 2, 2 if weighted else 3, 1], device=device)
+    weight = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64, device=device) if weighted else None
     gamma, alpha = 1.5, 0.3
 
     def formula(x):
-        p, positive = x.sigmoid(), target[:, None] == torch.arange(3)
+        p, positive = x.sigmoid(), target[:, None] == torch.arange(3, device=device)
         loss = torch.where(positive, -alpha * (1 - p) ** gamma * p.log(), -(1 - alpha) * p**gamma * (1 - p).log())
         loss = loss * weight[target][:, None] if weighted else loss
         return {"none": loss, "sum": loss.sum(), "mean": loss.sum() / 5}[reduction]
@@ -93,15 +96,16 @@ def test_sigmoid_focal_loss_equals_its_formula(weighted, reduction):
     assert mine.grad.abs().min() > 0
 
 
+@on_every_device
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_roi_align_equals_torchvision(aligned, sampling_ratio):
+def test_roi_align_equals_torchvision(aligned, sampling_ratio, device):
     layers = [mmcv_ops.RoIAlign(3, 0.5, sampling_ratio, aligned=aligned, use_torchvision=tv) for tv in (False, True)]
-    rois = torch.cat([torch.tensor([[0.0], [1], [1]]), boxes(3)], dim=1)
-    weight = torch.randn(3, 2, 3, 3)
+    rois = torch.cat([torch.tensor([[0.0], [1], [1]]), boxes(3)], dim=1).to(device)
+    weight = torch.randn(3, 2, 3, 3, device=device)
     results = []
     for layer in layers:
-        features = torch.arange(2 * 2 * 16 * 16.0).reshape(2, 2, 16, 16).sin().requires_grad_()
+        features = torch.arange(2 * 2 * 16 * 16.0, device=device).reshape(2, 2, 16, 16).sin().requires_grad_()
         output = layer(features, rois)
         (output * weight).sum().backward()
         results.append((output, features.grad))
@@ -109,12 +113,13 @@ def test_roi_align_equals_torchvision(aligned, sampling_ratio):
     torch.testing.assert_close(results[0], results[1])
 
 
-def test_roi_pool_equals_torchvision():
-    rois = torch.cat([torch.tensor([[0.0], [1]]), boxes(2)], dim=1)
-    weight = torch.randn(2, 2, 3, 3)
+@on_every_device
+def test_roi_pool_equals_torchvision(device):
+    rois = torch.cat([torch.tensor([[0.0], [1]]), boxes(2)], dim=1).to(device)
+    weight = torch.randn(2, 2, 3, 3, device=device)
     results = []
     for pool in (mmcv_ops.RoIPool(3, 0.5), torchvision.ops.RoIPool(3, 0.5)):
-        features = torch.arange(2 * 2 * 16 * 16.0).reshape(2, 2, 16, 16).sin().requires_grad_()
+        features = torch.arange(2 * 2 * 16 * 16.0, device=device).reshape(2, 2, 16, 16).sin().requires_grad_()
         output = pool(features, rois)
         (output * weight).sum().backward()
         results.append((output, features.grad))
@@ -135,54 +140,6 @@ def test_boxes_are_pooled_in_16_bits_both_ways(layer, dtype):
         assert output.dtype == features.grad.dtype == features.dtype
         results.append((output.float(), features.grad.float()))
     torch.testing.assert_close(results[0], results[1], rtol=1e-2, atol=1e-2)
-
-
-def double(*shape: int) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def test_deformable_convolutions_without_offsets_are_convolutions():
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 4, 7, 6), torch.randn(6, 2, 3, 3), torch.randn(6)
-    geometry = dict(stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
-    expected = torch.nn.functional.conv2d(x, weight, **geometry)
-    offset, half = torch.zeros(2, 18, *expected.shape[2:]), torch.full((2, 9, *expected.shape[2:]), 0.5)
-    torch.testing.assert_close(mmcv_ops.deform_conv2d(x, offset, weight, *geometry.values(), 1), expected)
-    modulated = mmcv_ops.modulated_deform_conv2d(x, offset, half, weight, bias, *geometry.values(), 1)
-    torch.testing.assert_close(modulated, 0.5 * expected + bias[:, None, None])
-
-
-def test_an_offset_of_one_pixel_shifts_what_a_deformable_convolution_reads():
-    x = torch.randn(1, 1, 5, 5)
-    # per position of the kernel: down, then right
-    offset = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 5, 5).contiguous()
-    shifted = mmcv_ops.deform_conv2d(x, offset, torch.ones(1, 1, 1, 1))
-    torch.testing.assert_close(shifted[..., :4, :], x[..., 1:, :])
-
-
-def test_deformable_convolutions_have_their_gradients():
-    torch.manual_seed(0)
-    x, offset, mask, weight, bias = double(2, 4, 4, 3), double(2, 8, 4, 3), double(2, 4, 4, 3), double(6, 2, 1, 2), double(6)
-    geometry = (1, (0, 0), 1, 2, 2)
-    offset = offset[..., :2].detach().requires_grad_()
-    mask = mask[..., :2].detach().requires_grad_()
-    assert gradcheck(lambda *given: mmcv_ops.deform_conv2d(*given, *geometry), (x, offset, weight))
-    assert gradcheck(lambda *given: mmcv_ops.modulated_deform_conv2d(*given, *geometry), (x, offset, mask, weight, bias))
-    assert gradcheck(lambda *given: mmcv_ops.modulated_deform_conv2d(*given, None, *geometry), (x, offset, mask, weight))
-
-
-def test_deformable_attention_has_its_gradients():
-    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
-
-    torch.manual_seed(0)
-    shapes, starts = torch.tensor([[3, 2], [2, 2]]), torch.tensor([0, 6])
-    value, locations = double(1, 10, 2, 3), torch.rand(1, 2, 2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    weights = double(1, 2, 2, 2, 2)
-
-    def attend(value, locations, weights):
-        return MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
-
-    assert gradcheck(attend, (value, locations, weights))
 
 
 def test_an_operation_that_torchvision_lacks_says_what_it_needs():

@@ -82,14 +82,32 @@ def test_the_reference_is_one_and_a_cell_keeps_less_by_recomputing(report):
             assert kept["reference"] > kept["batched/fast"] >= kept["batched/balanced"] >= kept["batched/small"]
 
 
-def test_nothing_is_measured_when_the_kernels_tests_fail(tool, tmp_path, monkeypatch, capsys):
+def test_nothing_is_measured_when_tests_fail(tool, tmp_path, monkeypatch, capsys):
     run = tool("bench_kernels")
     module = importlib.import_module("tool_bench_kernels")
-    assert (module.ROOT / module.TESTS / "test_norm_sum.py").is_file()
+    assert all((module.ROOT / path).exists() for path in module.TESTS)
     monkeypatch.setattr(module, "tested", lambda: False)
     assert run("--quick", "--json", tmp_path / "k.json") == 1
     assert "tests fail, so nothing is measured" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_mathematics_is_printed_kept_and_an_error(tool, tmp_path, monkeypatch, capsys):
+    run, path = tool("bench_kernels"), tmp_path / "k.json"
+    module = importlib.import_module("tool_bench_kernels")
+    options = ("--quick", "--skip-tests", "--cases", "max_pool_2x2", "--rounds", 2, "--json", path)
+    found = iter([0.0, 0.25])
+    monkeypatch.setattr(module, "difference", lambda actual, expected: next(found, 0.0))
+    assert run(*options) == 1
+    printed = capsys.readouterr()
+    assert (
+        "not what the reference computes, by more than 1e-03: max_pool_2x2 (quick, K=2) by reference 2.5e-01\n" in printed.err
+    )
+    assert "3e-01" in printed.out or "2e-01" in printed.out
+    assert json.loads(path.read_text())["cases"][0]["ways"]["reference"]["difference"] == 0.25
+    monkeypatch.setattr(module, "difference", lambda actual, expected: float("nan"))
+    assert run(*options) == 1
+    assert "by reference inf, " in capsys.readouterr().err
 
 
 def test_one_case_and_a_table(tool, capsys, monkeypatch):

@@ -14,7 +14,8 @@ from search.kernels.depthwise_bank.arguments import is_channels_last, output_siz
 
 # values of a forward tile of four warps: for each value a window of taps stays in registers, 49 of them for 7x7
 FORWARD_TILE, FORWARD_TILE_7X7, FORWARD_WARPS = 512, 128, 4
-# values of a backward tile of one warp: the weights' sums need neither shared memory nor barriers
+# values of a backward tile of one warp: the weights' sums need neither shared memory nor barriers; twice as many in
+# channels-last, but for 7x7, where sm_80 would spill
 BACKWARD_TILE, BACKWARD_TILE_LAST = 256, 512
 # left to itself, the assembler spills to fit more warps
 REGISTERS = 255
@@ -34,12 +35,16 @@ def forward(
     max_pool: Tensor | None,
     codes: Tensor | None,
     avg_pool: Tensor | None,
+    last: bool | None = None,
 ) -> None:
-    """Fills convs [B, T_m * C, H', W'], the pools and the codes (uint8) [B, C, H', W'], which lie as x does."""
+    """Fills convs [B, T_m * C, H', W'], the pools and the codes (uint8) [B, C, H', W'].
+
+    last: whether these lie channels-last; by default, as x does.
+    """
     check_device(x)
-    last = is_channels_last(x)
+    last = is_channels_last(x) if last is None else last
     x = even(x, last)
-    tile = FORWARD_TILE_7X7 if any(w.shape[2] == 7 for w in weights) else FORWARD_TILE
+    tile = FORWARD_TILE_7X7 if _has_7x7(weights) else FORWARD_TILE
     tiles, programs, blocks = _grid(x, stride, tile, FORWARD_CHANNELS if last else 0)
     pools = [y for y in (max_pool, avg_pool) if y is not None]
     if not tiles:
@@ -67,14 +72,18 @@ def backward(
     avg_grad: Tensor | None,
     x_grad: Tensor,
     weight_grads: Sequence[Tensor],
+    last: bool | None = None,
 ) -> None:
-    """Fills x_grad, and weight_grads (contiguous) if there are any, one for each of the weights."""
+    """Fills x_grad, and weight_grads (contiguous) if there are any, one for each of the weights.
+
+    last: whether x_grad lies channels-last; by default, as x does.
+    """
     check_device(x)
-    last = is_channels_last(x)
+    last = is_channels_last(x) if last is None else last
     x = even(x, last)
     conv_grads = [even(g, last) for g in conv_grads]
     max_grad, avg_grad = (None if g is None else even(g, last) for g in (max_grad, avg_grad))
-    tile = BACKWARD_TILE_LAST if last else BACKWARD_TILE
+    tile = BACKWARD_TILE_LAST if last and not _has_7x7(weights) else BACKWARD_TILE
     tiles, programs, blocks = _grid(x, stride, tile, BACKWARD_CHANNELS if last else 0)
     total = sum(w.numel() for w in weight_grads)
     sizes = tuple(w.shape[2] for w in weights)
@@ -102,6 +111,10 @@ def check_device(x: Tensor) -> None:
     """ValueError where Triton can't run."""
     if not x.is_cuda and not triton.knobs.runtime.interpret:
         raise ValueError(f"the Triton kernels run on CUDA, or under TRITON_INTERPRET=1, not on {x.device}: pass triton=None.")
+
+
+def _has_7x7(weights: Sequence[Tensor]) -> bool:
+    return any(weight.shape[2] == 7 for weight in weights)
 
 
 def _grid(x: Tensor, stride: int, tile: int, lanes: int) -> tuple[int, int, dict[str, int]]:

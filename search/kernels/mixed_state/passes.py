@@ -192,7 +192,8 @@ def _first(
     own = _depthwise(weights, steps, structure, x.shape[1])
     max_pool, codes, avg_pool = pools
     dilations = steps[0].dilations if steps else ()
-    bank.forward(x, own, dilations, structure.stride, True, convs, max_pool, codes, avg_pool)
+    # a single pixel could be said to lie channels-last: these maps don't
+    bank.forward(x, own, dilations, structure.stride, True, convs, max_pool, codes, avg_pool, last=False)
     return d
 
 
@@ -225,7 +226,7 @@ def _by_state(
             own_grads = _depthwise(weight_grads, steps, structure, channels)
     own = _depthwise(weights, steps, structure, channels)
     dilations = steps[0].dilations if steps else ()
-    bank.backward(x, own, dilations, structure.stride, True, d_ds, by_max, codes, by_avg, by_x, own_grads)
+    bank.backward(x, own, dilations, structure.stride, True, d_ds, by_max, codes, by_avg, by_x, own_grads, last=False)
     return by_x if same is None else by_x.add_(same)
 
 

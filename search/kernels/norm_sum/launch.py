@@ -33,13 +33,16 @@ def forward(
     """What `operator.forward_op` returns; ValueError for CPU tensors outside the interpreter.
 
     Beyond the operator's: `weight` may be [N, G], a column for each of G equal groups of y's channels, or None for ones; the
-    last zs may be shared by targets, of fewer channels than y (see triton_kernels.py); `y` is filled if it is given.
+    last zs may be shared by targets, of fewer channels than y (see triton_kernels.py); `y`, planes of pixels side by side, is
+    filled if it is given.
     """
     check_device(zs[0])
     weight, gamma, beta, running_mean, running_var = _rows(weight, gamma, beta, running_mean, running_var)
+    layout = torch.contiguous_format if y is not None else memory_format(zs[0])
     if y is None:
-        y = torch.empty_like(zs[0], memory_format=memory_format(zs[0]))
-    views = Views.of([y, *zs], memory_format(y))
+        y = torch.empty_like(zs[0], memory_format=layout)
+    views = Views.of([y, *zs], layout)
+    assert views.tensors[0] is y
     scaling = (weight, gamma, beta)
     mean, var, invstd, vectors = statistics(zs, y.shape[1], eps, running_mean, running_var, normalise, scaling, views)
     count, own, period = _shape_of(zs, y.shape[1])
@@ -107,17 +110,19 @@ def backward(
 ) -> tuple[Sequence[Tensor], Tensor | None, Tensor, Tensor]:
     """What `operator.backward_op` returns; ValueError for CPU tensors outside the interpreter.
 
-    Beyond the operator's: `weight` and `zs` as in `forward`; `d_zs`, of the zs' shapes, are filled if they are given.
+    Beyond the operator's: `weight` and `zs` as in `forward`; `d_zs`, of the zs' shapes and planes of pixels side by side, are
+    filled if they are given.
     """
     check_device(grad)
     weight_like = weight
     weight, gamma, beta = _rows(weight, gamma, beta)
-    layout = memory_format(grad)
+    # what is filled decides: the gradient, which may lie in any layout, is copied to that
+    layout = torch.contiguous_format if d_zs is not None else memory_format(zs[0])
     if d_zs is None:
-        d_zs = [torch.empty_like(z, memory_format=memory_format(zs[0])) for z in zs]
-        layout = memory_format(zs[0])
+        d_zs = [torch.empty_like(z, memory_format=layout) for z in zs]
     count, own, period = _shape_of(zs, grad.shape[1])
     views = Views.of([grad, *zs, *d_zs], layout)
+    assert all(view is d_z for view, d_z in zip(views.tensors[1 + count :], d_zs, strict=True))
     batch, channels, positions = views.shape
     through = flags(normalise) if batch_statistics else 0
     tiles = Tiles.of(views, REDUCE_TILE)

@@ -14,6 +14,8 @@ from search.kernels.partial_node.arguments import is_channels_last
 
 # elements of a tile, and along the dimension whose elements are neighbours in memory, at most; 4 a thread leave no spills
 TILE, RUN, WARPS = 1024, 256, 8
+# registers that a thread may have where it pools along channels: left to itself, the assembler spills to fit a third block
+POOL_REGISTERS = 96
 
 
 def forward(
@@ -30,7 +32,8 @@ def forward(
     check_device(y)
     mixed, rests = _even(mixed), _even(rests)
     mixed_weights, rest_weights = _dense(mixed_weights), _dense(rest_weights)
-    programs, blocks = _tiles(y, is_channels_last(mixed, rests))
+    last = is_channels_last(mixed, rests)
+    programs, blocks = _tiles(y, last)
     if not programs:
         return
     with torch.cuda.device_of(y):
@@ -39,6 +42,7 @@ def forward(
             _strides(y), _strides(positions[0]) if len(positions) else (), tuple(map(_strides, mixed)),
             tuple(map(_strides, rests)), tuple((r.shape[2], r.shape[3]) for r in rests),
             *_geometry(y, k), K=k, LEAD=int(bool(mixed)), STRIDES=tuple(strides), SLOTS=_slots(strides), **blocks,
+            maxnreg=POOL_REGISTERS if last and 2 in strides else None,
         )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ def max_pool_3x3(x: Tensor, stride: int) -> Tensor:
     """
     if torch.is_grad_enabled() and x.requires_grad:
         return _MaxPool.apply(x, stride)[0]
-    return _largest(x, stride, False)[0] if x.device.type == "cpu" else F.max_pool2d(x, 3, stride, 1)
+    return _largest(x, stride, False)[0] if _by_rows(x) else F.max_pool2d(x, 3, stride, 1)
 
 
 def avg_pool_3x3(x: Tensor, stride: int) -> Tensor:
@@ -34,7 +34,7 @@ def avg_pool_3x3(x: Tensor, stride: int) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-        return _largest(x, stride, True) if x.device.type == "cpu" else _of_library(x, stride)
+        return _largest(x, stride, True) if _by_rows(x) else _of_library(x, stride)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor]) -> None:
@@ -77,6 +77,11 @@ class _AvgPool(torch.autograd.Function):
 def _like(grad: Tensor, shape: torch.Size) -> Tensor:
     """What the library's backward reads the shape of, without values: on CPU also without memory, CUDA would make it dense."""
     return grad.new_empty(()).expand(shape) if grad.device.type == "cpu" else grad.new_empty(shape)
+
+
+def _by_rows(x: Tensor) -> bool:
+    # torch.compile refuses what writes to a part of memory by strides
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _of_library(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[3]
-# compiling takes longer than all else here: `make test` does it for one of them
-ARCHITECTURES = [pytest.param(80, marks=pytest.mark.slow), 90, pytest.param(100, marks=pytest.mark.slow)]
+# of a test file the functions that launch, and the architecture they are compiled for: compiling takes longer than all else
+# here, so `make test` does some launches for one of them
+COMPILED = [("launches", 90), *(pytest.param("launches_of_all", n, marks=pytest.mark.slow) for n in (80, 90, 100))]
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # half types in one layout each, and slow in the other
 TYPES_AND_LAYOUTS = [
     *((torch.float32, "nchw"), (torch.float32, "channels_last"), (torch.bfloat16, "nchw"), (torch.float16, "channels_last")),
@@ -69,6 +71,15 @@ def compile_launches(function: str, architecture: int) -> list[dict]:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def check_resources(rows: Sequence[Mapping], bounds: Mapping[str, tuple[int, int]]) -> None:
+    """Every kernel of `bounds` was launched and no other, each within its registers a thread and bytes of shared memory, and
+    none spills. The bounds of shared memory are far below what a block may have: 163 KiB on sm_80, 227 KiB on the others."""
+    assert {row["kernel"] for row in rows} == set(bounds)
+    for row in rows:
+        registers, shared = bounds[row["kernel"]]
+        assert row["registers"] <= registers and row["shared"] <= shared and row["stack"] == 0, row
 
 
 @contextmanager

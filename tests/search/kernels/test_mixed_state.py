@@ -16,6 +16,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # the candidates of DARTS
 DARTS = Structure(2, (2, 2, 1, 1), (3, 5, 3, 5, 3, 5), (1, 1, 2, 2, 1, 1), 1, True, True, True, True, 0)
 SMALL = Structure(2, (2, 1), (3, 3, 5), (1, 2, 1), 1, True, True, True, True, 0)
+TILES = "several tiles of positions"
 CASES = {
     "DARTS": (DARTS, 2, (5, 4), False),
     "DARTS at stride 2, odd": (Structure(2, (2, 1), (3, 5, 3), (1, 2, 1), 2, True, True, False, True, 1), 3, (7, 5), False),
@@ -23,10 +24,12 @@ CASES = {
     "three steps, affine": (Structure(3, (3, 1), (3, 5, 3, 7), (1, 1, 2, 1), 1, False, True, True, True, 1), 2, (6, 6), True),
     "pools alone": (Structure(2, (), (), (), 2, True, True, False, True, 0), 3, (5, 4), False),
     "the state alone": (Structure(2, (), (), (), 1, False, False, True, True, 0), 2, (4, 4), False),
+    # 667 positions, of which a tile forward has 512, one backward 256
+    TILES: (SMALL, 2, (23, 29), False),
 }
 
 
-def inputs(structure, channels, size, affine, gated=True, dtype=torch.float32):
+def inputs(structure, channels, size, affine, gated=True, dtype=torch.float32, batch=2):
     """x, a slice of the channels; weights; gates; gamma, beta, inner gamma, inner beta; other maps."""
     torch.manual_seed(0)
 
@@ -38,14 +41,14 @@ def inputs(structure, channels, size, affine, gated=True, dtype=torch.float32):
     out = [(n + structure.stride - 1) // structure.stride for n in size]
     inner = sum(len(step.sizes) * rows for step in list(structure.steps(channels))[1:])
     vectors = [draw(count, rows), draw(count, rows), *([draw(inner), draw(inner)] if inner else [None, None])]
-    x = draw(2, 2 * channels, *size)[:, :channels]
+    x = draw(batch, 2 * channels, *size)[:, :channels]
     gates = draw(count, structure.targets) if gated else None
     given = [x.to(dtype), draw(structure.weights(channels)).to(dtype), gates, *(vectors if affine else [None] * 4)]
-    return given, [(draw(2, rows, *out) + 3).to(dtype) for _ in range(structure.others)]
+    return given, [(draw(batch, rows, *out) + 3).to(dtype) for _ in range(structure.others)]
 
 
-def results(function, structure, given, others, dtype=None):
-    """y and the gradients of everything given."""
+def results(function, structure, given, others, dtype=None, layout=torch.contiguous_format):
+    """y and the gradients of everything given; layout: of y's gradient."""
 
     def leaf(tensor):
         return None if tensor is None else tensor.detach().to(dtype or tensor.dtype).requires_grad_()
@@ -54,7 +57,7 @@ def results(function, structure, given, others, dtype=None):
     y = function(x, weights, structure, *vectors, others)
     y = y[0] if isinstance(y, tuple) else y
     leaves = [t for t in (x, weights, *vectors, *others) if t is not None and t.numel()]
-    seed = torch.linspace(-1, 1, y.numel(), device=DEVICE).view(y.shape).to(y)
+    seed = torch.linspace(-1, 1, y.numel(), device=DEVICE).view(y.shape).to(y).contiguous(memory_format=layout)
     return [y, *torch.autograd.grad(y, leaves, seed)]
 
 
@@ -64,7 +67,12 @@ def check(actual, expected, bounds):
 
 
 @pytest.mark.parametrize(
-    ("case", "gated"), [*((case, True) for case in CASES), ("pools alone", False), ("the state alone", False)]
+    ("case", "gated"),
+    [
+        *((case, True) for case in CASES if case != TILES),
+        *((case, False) for case in ("pools alone", "the state alone")),
+        pytest.param(TILES, True, marks=pytest.mark.slow),
+    ],
 )
 def test_equals_the_definition(case, gated):
     structure, channels, size, affine = CASES[case]
@@ -79,16 +87,16 @@ def test_equals_the_definition(case, gated):
     check(actual, exact, [max(1e-5, 2 * relative_rms(s, e)) for s, e in zip(single, exact, strict=True)])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bound"), [(torch.bfloat16, 0.1), pytest.param(torch.float16, 0.02, marks=pytest.mark.slow)], ids=str
-)
-def test_half_types(dtype, bound):
-    given, others = inputs(SMALL, 2, (4, 4), False, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)], ids=str)
+def test_half_types(dtype):
+    given, others = inputs(SMALL, 2, (9, 7), False, dtype=dtype)
     with poisoned():
         actual = results(mixed_state, SMALL, given, others)
     exact = results(mixed_state_reference, SMALL, given, others, torch.float64)
-    check(actual, exact, [bound] * len(exact))
     assert [t.dtype for t in actual] == [dtype, dtype, dtype, torch.float32]
+    # maps and gradients are rounded between steps, so in bfloat16 the definition itself errs by 0.004 to 0.024
+    own = results(mixed_state_reference, SMALL, given, others)
+    check(actual, exact, [2 * relative_rms(o, e) for o, e in zip(own, exact, strict=True)])
 
 
 def test_channels_last_gives_the_same():
@@ -96,6 +104,23 @@ def test_channels_last_gives_the_same():
     expected = results(mixed_state, SMALL, given, others)
     given[0] = given[0].contiguous(memory_format=torch.channels_last)
     assert all(torch.equal(a, e) for a, e in zip(results(mixed_state, SMALL, given, others), expected, strict=True))
+
+
+def test_the_gradient_may_lie_channels_last():
+    # as a partial-channel node's does whose rests do
+    given, others = inputs(SMALL, 2, (4, 3), False)
+    expected = results(mixed_state, SMALL, given, others)
+    with poisoned():
+        actual = results(mixed_state, SMALL, given, others, layout=torch.channels_last)
+    assert all(relative_rms(a, e) < 1e-6 for a, e in zip(actual, expected, strict=True))
+
+
+def test_a_single_pixel():
+    # whose strides say channels-last as well
+    given, others = inputs(SMALL, 2, (1, 1), False, batch=8)
+    with poisoned():
+        actual = results(mixed_state, SMALL, given, others)
+    check(actual, results(mixed_state_reference, SMALL, given, others, torch.float64), [1e-5] * len(actual))
 
 
 def test_statistics_are_those_of_the_norms_inputs():

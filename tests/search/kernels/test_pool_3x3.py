@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from search.cost import bytes_kept
 from search.kernels.pool_3x3 import avg_pool_3x3, function, max_pool_3x3
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SHAPES = [(2, 3, 5, 7), (1, 2, 1, 1), (2, 2, 1, 4), (2, 1, 6, 6)]
 
 
@@ -15,7 +16,7 @@ def both(ours, theirs, x):
     for pool in (ours, theirs):
         leaf = x.clone().requires_grad_()
         y = pool(leaf)
-        seed = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)
+        seed = torch.linspace(-1, 1, y.numel(), dtype=y.dtype, device=y.device).view(y.shape)
         found.append((y, *torch.autograd.grad(y, leaf, seed)))
     return zip(*found, strict=True)
 
@@ -26,7 +27,7 @@ def both(ours, theirs, x):
 def test_max_pool(shape, stride, dtype):
     torch.manual_seed(0)
     # few values, so that many windows have ties
-    x = torch.randint(-2, 3, shape).to(dtype)
+    x = torch.randint(-2, 3, shape).to(DEVICE, dtype)
     if x.numel() > 60:
         x[0, 0, 2, 3], x[0, 0, 0], x[1, 0] = float("nan"), float("-inf"), float("-inf")
     for a, b in both(lambda x: max_pool_3x3(x, stride), lambda x: F.max_pool2d(x, 3, stride, 1), x):
@@ -35,7 +36,7 @@ def test_max_pool(shape, stride, dtype):
 
 
 def test_max_pool_of_rows_beyond_16_bits():
-    x = torch.randn(1, 1, 2, 2**14 + 1)
+    x = torch.randn(1, 1, 2, 2**14 + 1).to(DEVICE)
     for a, b in both(lambda x: max_pool_3x3(x, 1), lambda x: F.max_pool2d(x, 3, 1, 1), x):
         assert torch.equal(a, b)
 
@@ -44,7 +45,7 @@ def test_max_pool_of_rows_beyond_16_bits():
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_avg_pool(shape, stride):
     torch.manual_seed(0)
-    x = torch.randn(shape, dtype=torch.float64)
+    x = torch.randn(shape, dtype=torch.float64).to(DEVICE)
 
     def library(x):
         return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
@@ -54,7 +55,7 @@ def test_avg_pool(shape, stride):
 
 
 def test_keeps_two_bytes_and_none():
-    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    x = torch.randn(2, 3, 8, 8, device=DEVICE, requires_grad=True)
     assert bytes_kept(lambda: max_pool_3x3(x, 1).sum(), [x]) == 2 * x.numel()
     assert bytes_kept(lambda: avg_pool_3x3(x, 1).sum(), [x]) == 0
 
@@ -64,7 +65,7 @@ def test_keeps_two_bytes_and_none():
 def test_places_are_the_library_s(shape, stride):
     # as they are kept where the library makes the maxima, which is on other devices than the CPU
     torch.manual_seed(0)
-    x = torch.randint(-2, 3, shape).float()
+    x = torch.randint(-2, 3, shape).float().to(DEVICE)
     x[0, 0, 0] = float("-inf")
     for ours, library in zip(function._largest(x, stride, True), function._of_library(x, stride), strict=True):
         assert torch.equal(ours, library)

@@ -15,8 +15,15 @@ from search.kernels.separable import (
     relu_separable_reference,
 )
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GEOMETRIES = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)]
 SIZES = [(8, 8), (7, 5), (2, 6)]
+
+
+@pytest.fixture(autouse=True)
+def on_the_device():
+    with torch.device(DEVICE):
+        yield
 
 
 def gradients(y, inputs):
@@ -123,7 +130,9 @@ def test_weights_that_nobody_asks_for_cost_no_convolution(asked):
         y = norm_relu_separable(y, *(torch.stack(part) for part in parts), 1, 1, None, None, None, True, 0.1, 1e-5)
         return y, [[x], *parts]
 
-    y, leaves = of_leaves()
+    # the CPU's way of it
+    with torch.device("cpu"):
+        y, leaves = of_leaves()
     with count_convolutions() as alone:
         some = torch.autograd.grad(y.square().sum(), [t for i in asked for t in leaves[i]], retain_graph=True)
     with count_convolutions() as together:
