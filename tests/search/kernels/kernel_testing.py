@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -59,12 +60,13 @@ def poisoned() -> Iterator[None]:
             patch.stop()
 
 
+@cache
 def compile_launches(function: str, architecture: int) -> list[dict]:
     """Compiles every launch that `function` ("tests.module:name") makes, for a GPU that needn't be there.
 
-    The function runs in a process of its own, without the interpreter, on CPU tensors; its launches run nothing, so what
-    it computes is meaningless. Rows: kernel, registers, shared and stack (bytes; spilled registers lie in the
-    stack). The arguments are specialised as on a GPU (alignment, ones), by the same code of triton.
+    Done once for all tests of a process. The function runs in one of its own, without the interpreter, on CPU tensors; its
+    launches run nothing, so what it computes is meaningless. Rows: kernel, registers, shared and stack (bytes; spilled
+    registers lie in the stack). The arguments are specialised as on a GPU (alignment, ones), by the same code of triton.
     """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.search.kernels.kernel_testing", function, str(architecture)]

@@ -1,6 +1,5 @@
 """What the depthwise bank launches, compiled for GPUs that needn't be there."""
 
-from functools import cache
 from itertools import product
 from unittest import mock
 
@@ -45,16 +44,10 @@ def _launch(dtype, layout, sizes, dilations, stride) -> None:
 RESOURCES = {"bank_forward_kernel": (255, 0), "bank_backward_kernel": (255, 32), "bank_sum_kernel": (40, 512)}
 
 
-@cache
-def compiled(function: str, architecture: int) -> list[dict]:
-    """The launches of a function, compiled once for all tests."""
-    return compile_launches(f"{__name__}:{function}", architecture)
-
-
 @pytest.mark.parametrize(("function", "architecture"), COMPILED)
 def test_compiles_without_spills(function, architecture):
-    check_resources(compiled(function, architecture), RESOURCES)
+    check_resources(compile_launches(f"{__name__}:{function}", architecture), RESOURCES)
 
 
 def test_one_launch_forward_and_two_backward():
-    assert [row["kernel"] for row in compiled("launches", 90)] == 2 * KERNELS
+    assert [row["kernel"] for row in compile_launches(f"{__name__}:launches", 90)] == 2 * KERNELS

@@ -1,7 +1,6 @@
 """What the normalised weighted sum launches, compiled for GPUs that needn't be there."""
 
 from collections.abc import Iterable
-from functools import cache
 from itertools import product
 from unittest import mock
 
@@ -64,19 +63,13 @@ RESOURCES = {
 }
 
 
-@cache
-def compiled(function: str, architecture: int) -> list[dict]:
-    """The launches of a function, compiled once for all tests."""
-    return compile_launches(f"{__name__}:{function}", architecture)
-
-
 @pytest.mark.parametrize(("function", "architecture"), COMPILED)
 def test_compiles_without_spills(function, architecture):
-    check_resources(compiled(function, architecture), RESOURCES)
+    check_resources(compile_launches(f"{__name__}:{function}", architecture), RESOURCES)
 
 
 def test_launches_are_three_forward_and_three_backward():
-    names = [row["kernel"] for row in compiled("launches", 90)]
+    names = [row["kernel"] for row in compile_launches(f"{__name__}:launches", 90)]
     assert names == 2 * list(RESOURCES)
 
 

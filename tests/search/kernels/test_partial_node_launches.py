@@ -1,7 +1,6 @@
 """What the partial-channel node launches, compiled for GPUs that needn't be there."""
 
 from collections.abc import Iterable
-from functools import cache
 from itertools import product
 from unittest import mock
 
@@ -62,17 +61,11 @@ def _launch_pool(dtype: torch.dtype, layout: torch.memory_format) -> None:
 RESOURCES = {"partial_node_forward_kernel": (96, 4096), "partial_node_backward_kernel": (96, 4096)}
 
 
-@cache
-def compiled(function: str, architecture: int) -> list[dict]:
-    """The launches of a function, compiled once for all tests."""
-    return compile_launches(f"{__name__}:{function}", architecture)
-
-
 @pytest.mark.parametrize(("function", "architecture"), COMPILED)
 def test_compiles_without_spills(function, architecture):
-    check_resources(compiled(function, architecture), RESOURCES)
+    check_resources(compile_launches(f"{__name__}:{function}", architecture), RESOURCES)
 
 
 def test_one_launch_forward_and_one_backward():
     # the weights' second stage is a sum of torch's; of each kind four nodes and a pool
-    assert [row["kernel"] for row in compiled("launches", 90)] == 2 * 5 * list(RESOURCES)
+    assert [row["kernel"] for row in compile_launches(f"{__name__}:launches", 90)] == 2 * 5 * list(RESOURCES)
