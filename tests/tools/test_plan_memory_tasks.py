@@ -1,6 +1,7 @@
 """`--max-memory` and the table of plan_memory.py on segmentors and detectors, on embedded scenes."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("mmdet")
 from search.cost.planner import Reserve
 from search.engine import config, memory_plan
 from search.engine.fake_step import need_of
-from search.engine.memory_plan import with_options
+from search.engine.memory_plan import Planner, with_options
 from search.engine.run import adapter_of
 from search.engine.searchable import modules_with
 from tests.tasks.real_batches import RealBatches
@@ -34,17 +35,24 @@ LISTED = {
 def test_a_search_is_made_to_fit(tool, task, tmp_path, cache, one_thread, monkeypatch, capsys):
     monkeypatch.setattr(memory_plan, "reserve_here", lambda: Reserve(fixed=10**6))
     path = SEARCHED[task](tmp_path)
-    cfg = config.load(path)
+    # steps that need more than validation
+    batches = [f"{name}_dataloader.batch_size={size}" for name, size in (("train", 4), ("arch", 4), ("val", 3))]
+    options = [*batches, "model.backbone.partial=1", "model.backbone.nodes=3"]
+    cfg = config.load(path, options)
     adapter = adapter_of(cfg)
     prepared = adapter.prepare(cfg, tmp_path / "p")
-    own = need_of(prepared, adapter).peak
-    limit = 10**6 + int(0.7 * own)
-    assert tool("search")(path, "--work-dir", tmp_path / "w", "--max-memory", f"{limit}B") == 0
+    planner = Planner(prepared, adapter, Reserve(fixed=10**6))
+    needs, first = planner.needs(), planner.ladders.first
+    limit = needs.exact_bytes(replace(first, execution=planner.ladders.execution[-1]))
+    assert limit < needs.exact_bytes(first)
+    limits = ("--max-memory", f"{limit}B")
+    assert tool("search")(path, "--work-dir", tmp_path / "w", *limits, "--cfg-options", *options) == 0
     assert "Memory plan for" in capsys.readouterr().out
     plan = json.loads((tmp_path / "w" / memory_plan.NAME).read_text())
     assert plan["total"] <= limit and plan["options"]
-    # nothing that changes the method
-    assert plan["setting"]["partial"] == plan["own"]["partial"]
+    # only time is given up
+    assert plan["setting"]["execution"] != plan["own"]["execution"]
+    assert {**plan["setting"], "execution": None} == {**plan["own"], "execution": None}
     real = need_of(with_options(prepared, plan["options"]), RealBatches(), fake=False)
     assert plan["need"]["peaks"]["architecture"] == pytest.approx(real.peaks["architecture"], rel=0.05)
     assert (tmp_path / "w" / "architecture.json").exists()

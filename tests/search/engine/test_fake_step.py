@@ -203,8 +203,8 @@ def test_a_loss_that_depends_on_values_needs_the_adapter(monkeypatch, tmp_path):
 GROWING = {
     "batched, balanced": ("pc_darts", 2, 448, {"model.backbone.plan": "batched", "model.backbone.memory": "balanced"}),
     "reference, two parts": ("pc_darts", 2, 512, {"model.backbone.plan": "reference", "train_cfg.batch_parts": 2}),
-    "DARTS, order 1": ("darts", 1, 192, {"model.backbone.plan": "batched", "strategy.order": 1}),
-    "DARTS, order 2": ("darts", 1, 96, {"model.backbone.plan": "reference", "strategy.order": 2}),
+    "DARTS, order 1": ("darts", 1, 320, {"model.backbone.plan": "batched", "strategy.order": 1}),
+    "DARTS, order 2": ("darts", 1, 128, {"model.backbone.plan": "reference", "strategy.order": 2}),
 }
 
 

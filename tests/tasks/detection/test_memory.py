@@ -154,7 +154,7 @@ def test_a_step_on_real_scenes_needs_what_is_predicted_without_them(task, name, 
     assert predicted.parameters == measured.parameters
     assert dict(predicted.kept) == pytest.approx(measured.kept, rel=0.05)
     # picking boxes is left out
-    assert predicted.peaks.pop("validation") == pytest.approx(measured.peaks.pop("validation"), rel=0.1)
+    assert predicted.peaks.pop("validation") == pytest.approx(measured.peaks.pop("validation"), rel=0.05, abs=10**6)
     assert dict(predicted.peaks) == pytest.approx(measured.peaks, rel=0.05)
 
 
@@ -172,7 +172,7 @@ def growths():
     """For a step of a supernet what `resident.growth` finds."""
     task = TASKS.build(dict(type="detection"))
     found = {}
-    for name, batch in (("", 2), ("cells_pc_darts", 128)):
+    for name, batch in (("", 2), ("cells_pc_darts", 192)):
         batches = {f"{loader}.batch_size": batch for loader in LOADERS[:2]}
         found[name] = growth(task.without_images(on_scenes("cells_pc_darts", **batches)), task)
     del found[""]
