@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -64,11 +65,16 @@ def rows_of(args: argparse.Namespace, limits: Sequence[int]) -> Iterator[dict[st
     from search.engine.searchable import modules_with
     from search.supernet.plans import MEMORY
 
-    cfg = config.load(args.config, args.cfg_options)
+    # what is said of the config isn't part of the table
+    with redirect_stdout(sys.stderr):
+        cfg = config.load(args.config, args.cfg_options)
+        adapter = adapter_of(cfg)
+        if hasattr(adapter, "without_images"):
+            cfg = adapter.without_images(cfg)
     # every plan of execution, whichever is the config's, and every K that is asked for
     most = {"plan": "reference", "memory": MEMORY[0], **({"partial": SHARES[0]} if args.partial else {})}
     options = {key: value for name, value in most.items() for key, _ in modules_with(cfg.get("model"), name)}
-    planner = Planner(with_options(cfg, options), adapter_of(cfg), CUDA_RESERVE, plans=("batched", "triton"))
+    planner = Planner(with_options(cfg, options), adapter, CUDA_RESERVE, plans=("batched", "triton"))
     ladders = planner.ladders
     batch = ladders.batch
     needs = planner.needs((max(min(batch, FEWEST), batch // SMALLEST), batch, LARGEST * batch))

@@ -22,12 +22,14 @@ parted only when neither recomputation nor bfloat16 is enough for a whole one.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
 ORDER = ("execution", "precision", "parts", "crop", "partial")
+# of these each value needs less than the one before, the config's own too
+_FALLING = ("crop", "partial")
 _UNITS = {"B": 1}
 for _i, _letter in enumerate("kMGT", 1):
     _UNITS[f"{_letter.upper()}B"], _UNITS[f"{_letter.upper()}IB"] = 1000**_i, 1024**_i
@@ -79,7 +81,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Ladders:
-    """The values of each thing of `ORDER`, the config's own first, every next one with less memory. None is empty.
+    """The values of each thing of `ORDER`, the config's own first, the others in falling order of memory. None is empty.
 
     ``batch``: the config's, images of one process.
     """
@@ -95,11 +97,6 @@ class Ladders:
     def first(self) -> Setting:
         """The config's own setting."""
         return Setting(batch=self.batch, **{name: getattr(self, name)[0] for name in ORDER})
-
-    @property
-    def last(self) -> Setting:
-        """The setting that gives up everything."""
-        return Setting(batch=self.batch, **{name: getattr(self, name)[-1] for name in ORDER})
 
 
 @dataclass(frozen=True)
@@ -211,29 +208,49 @@ class Needs:
 def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Setting:
     """The first setting in the order of preference that needs at most ``limit`` bytes.
 
-    Whether a number of parts, or a pair of K and crop, can fit at all is told by its last setting, so few are measured.
+    ``needs`` measures a whole step, so few settings are asked for: with all else equal, a setting further down a ladder is
+    taken to need no more than one before it, the first of execution, of precision and of parts excepted. For what saves
+    activations costs weights: the batched plan concatenates them, bfloat16 keeps rounded copies, and from the second part on
+    their gradients are there; so where weights are the most of it the config's own may need the least.
     Raises NothingFits with the smallest need.
     """
-    if needs(ladders.first) <= limit:
+    found: dict[Setting, int] = {}
+
+    def need(setting: Setting) -> int:
+        if setting not in found:
+            found[setting] = needs(setting)
+        return found[setting]
+
+    def least(names: Sequence[str], setting: Setting) -> Iterator[Setting]:
+        """Those that may need the least of all that differ in ``names`` alone, first what gives up most."""
+        of = {name: getattr(ladders, name) for name in names}
+        ends = [values[-1:] if name in _FALLING else (values[-1], values[0]) for name, values in of.items()]
+        return (replace(setting, **dict(zip(of, values, strict=True))) for values in product(*ends))
+
+    def fits(names: Sequence[str], setting: Setting) -> bool:
+        return any(need(corner) <= limit for corner in least(names, setting))
+
+    def first(names: Sequence[str], setting: Setting) -> Setting | None:
+        """The first that fits of all that differ from ``setting``, which has the first of them, in ``names`` alone."""
+        if not names:
+            return setting if need(setting) <= limit else None
+        *inner, name = names
+        ladder = getattr(ladders, name)
+        own = first(inner, setting)
+        if own is not None or len(ladder) == 1 or not fits(inner, replace(setting, **{name: ladder[-1]})):
+            return own
+        # from its second value on a ladder needs less and less
+        at = bisect_left(range(1, len(ladder) - 1), True, key=lambda i: fits(inner, replace(setting, **{name: ladder[i]})))
+        return first(inner, replace(setting, **{name: ladder[1 + at]}))
+
+    if need(ladders.first) <= limit:
         return ladders.first
-    last = ladders.last
-    if needs(last) > limit:
-        cheap = product(ladders.precision, ladders.execution)
-        smallest = min((replace(last, precision=p, execution=e) for p, e in cheap), key=needs)
-        if needs(smallest) > limit:
-            raise NothingFits(limit, smallest, needs(smallest))
-        last = smallest
-    for partial, crop in product(ladders.partial, ladders.crop):
-        if needs(replace(last, partial=partial, crop=crop)) > limit:
-            continue
-        for parts in ladders.parts:
-            if needs(replace(last, partial=partial, crop=crop, parts=parts)) > limit:
-                continue
-            for precision, execution in product(ladders.precision, ladders.execution):
-                setting = Setting(execution, precision, parts, crop, partial, ladders.batch)
-                if needs(setting) <= limit:
-                    return setting
-    raise AssertionError("the last setting was found to fit")
+    if not fits(ORDER, ladders.first):
+        smallest = min(least(ORDER, ladders.first), key=need)
+        raise NothingFits(limit, smallest, need(smallest))
+    chosen = first(ORDER, ladders.first)
+    assert chosen is not None, "a setting was found to fit"
+    return chosen
 
 
 def parted(batch: int) -> tuple[int, ...]:

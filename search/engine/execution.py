@@ -14,10 +14,16 @@ from .errors import UserError
 
 
 def settle_plans(model: nn.Module, differentiates_twice: bool) -> None:
-    """Say how the supernet's graphs are executed where the config leaves it open (`plan="auto"`).
+    """As `settled`, and says in the log what ``plan="auto"`` is, and why."""
+    for plan, why in settled(model, differentiates_twice):
+        print_log(f"Supernet: plan='auto' is {plan!r}: {why}.", logger="current", level=logging.INFO)
 
-    Exact second order, which differentiates twice, takes the reference plan. Raises UserError where the config asks for
-    another one, or for recomputation, together with it.
+
+def settled(model: nn.Module, differentiates_twice: bool) -> list[tuple[str, str]]:
+    """What the plans that the config leaves open (``plan="auto"``) are for a supernet where it is, and why.
+
+    Exact second order, which differentiates twice, takes the reference plan: such graphs are given it. Raises UserError
+    where the config asks for another one, or for recomputation, together with it.
     """
     graphs = [module for module in model.modules() if isinstance(module, MixedDag)]
     said = set()
@@ -41,5 +47,4 @@ def settle_plans(model: nn.Module, differentiates_twice: bool) -> None:
         else:
             plan, why = choose_plan(parameter.device, parameter.dtype)
         said.add((plan, why))
-    for plan, why in sorted(said):
-        print_log(f"Supernet: plan='auto' is {plan!r}: {why}.", logger="current", level=logging.INFO)
+    return sorted(said)

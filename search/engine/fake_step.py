@@ -9,6 +9,7 @@ several processes average, which is smaller than what backward has freed by then
 
 import copy
 from collections.abc import Mapping
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from search.cost import bytes_kept
-from search.cost.count import FORWARDS, run_on
 from search.cost.live_bytes import LiveBytes, followed
 from search.cost.planner import Need
 from search.registry import STRATEGIES
@@ -31,6 +31,7 @@ from search.supernet import ArchParams, Relax, building, record
 from .bilevel_loop import BilevelLoop
 from .data import kept_random_states
 from .errors import UserError, values_are_the_users
+from .execution import settled
 from .scoring import batch_statistics
 
 
@@ -45,8 +46,8 @@ class _Step(BilevelLoop):
         self.kept = 0
 
     def _parts(self, data: Any) -> list[tuple[float, Any]]:
-        # from the second part on, whose gradients meet those of the first, a part is like the one before
-        return super()._parts(data)[:2]
+        # from the second part on, whose gradients meet those of the first, parts differ by an image at most
+        return sorted(super()._parts(data), key=itemgetter(0))[-2:]
 
     def _losses(self, data: Any, weights: Mapping[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Any]]:
         model, found = self.runner.model, []
@@ -63,12 +64,14 @@ class _Step(BilevelLoop):
 def need_of(cfg: Config, adapter: Any, fake: bool = True) -> Need:
     """What a step of the config's search needs, in its weight step, its architecture step and its validation.
 
-    ``adapter`` is the task's: it gives a fake batch (``memory_batch``) and, where the model's own losses can't run on fake
-    tensors, the losses (``memory_loss(cfg, model, **batch)``, a dict of terms). The config may be one that the adapter has not
+    ``adapter`` is the task's: it gives a fake batch (``memory_batch``) and, where the model's own can't run on fake tensors,
+    the losses (``memory_loss(cfg, model, **batch)``, a dict of terms) and what a validation holds
+    (``memory_predictions(cfg, model, **batch)``). The config may be one that the adapter has not
     completed from data. With ``fake=False`` real tensors are counted: the same figures at a step's full cost. Random states
     stay as they are.
 
-    Raises UserError for a loss whose shapes depend on values, and whatever building the model raises.
+    Raises UserError for a loss whose shapes depend on values and for a plan that can't be differentiated twice where it must
+    be, and whatever building the model raises.
     """
     try:
         with kept_random_states():
@@ -94,7 +97,7 @@ def _measure(cfg: Config, adapter: Any, space: Space, live: LiveBytes) -> Need:
     kept, peaks = _train(step, live, *(adapter.memory_batch(cfg, name) for name in ("train_dataloader", "arch_dataloader")))
     if cfg.get("val_dataloader") is not None:
         live.start_again()
-        _validate(runner, step._prepared(adapter.memory_batch(cfg, "val_dataloader")))
+        _validate(runner, cfg, adapter)
         peaks["validation"] = live.peak
     states = [s for o in (runner.optim_wrapper.optimizer, runner.arch_optimizer) for s in o.state.values()]
     return Need(
@@ -129,6 +132,7 @@ def _runner(cfg: Config, space: Space) -> SimpleNamespace:
     params = ArchParams(space, edge_logits=strategy.edge_logits)
     with building(Relax(params)):
         model = revert_sync_batchnorm(MODELS.build(copy.deepcopy(cfg["model"])))
+    settled(model, getattr(strategy.update, "exact", False))
     model.train()
     with values_are_the_users("optim_wrapper"):
         wrapper = build_optim_wrapper(model, copy.deepcopy(cfg["optim_wrapper"]))
@@ -166,11 +170,12 @@ def _averages(cfg: Config) -> bool:
 
 
 @torch.no_grad()
-def _validate(runner: SimpleNamespace, data: Any) -> None:
+def _validate(runner: SimpleNamespace, cfg: Config, adapter: Any) -> None:
+    data = runner.model.data_preprocessor(adapter.memory_batch(cfg, "val_dataloader"), False)
     args, kwargs = ((), dict(data)) if isinstance(data, Mapping) else (tuple(data), {})
     with batch_statistics(runner.model), runner.arch_params.gated(runner.strategy.gate):
-        if any(kind in FORWARDS for kind in type(runner.model).__mro__):
-            run_on(runner.model, kwargs["inputs"])
+        if hasattr(adapter, "memory_predictions"):
+            adapter.memory_predictions(cfg, runner.model, *args, **kwargs)
         else:
             runner.model(*args, **kwargs, mode="tensor")
 

@@ -124,11 +124,7 @@ class Planner:
         def measure(setting: Setting) -> Need:
             self.tell(setting)
             cfg = with_options(self.cfg, {**self._staged, **self.options(setting)})
-            # tensors without values are the CPU's: what the device would take has to be said
-            taken = choose_plan(torch.device(get_device()), torch.float32)[0]
-            taken = "reference" if self._differentiates_twice() else taken
-            auto = {key: taken for key, plan in modules_with(cfg["model"], "plan") if plan == "auto"}
-            return need_of(with_options(cfg, auto), self.adapter)
+            return need_of(with_options(cfg, self._taken(cfg)), self.adapter)
 
         return Needs(measure, batches or (self.ladders.batch,), self.reserve)
 
@@ -194,6 +190,13 @@ class Planner:
             if self._builds(options):
                 found[execution_name(plan, memory)] = options
         return found
+
+    def _taken(self, cfg: Config) -> dict[str, str]:
+        """Options that say what "auto" is on this process's device, for tensors without values are the CPU's."""
+        if self._differentiates_twice():
+            return {}
+        taken = choose_plan(torch.device(get_device()), torch.float32)[0]
+        return {key: taken for key, plan in modules_with(cfg["model"], "plan") if plan == "auto"}
 
     def _differentiates_twice(self) -> bool:
         # exact second order, which the reference alone can do

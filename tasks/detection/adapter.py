@@ -89,9 +89,11 @@ class Detection:
     # (C, H, W) that costs are counted at
     input_size = staticmethod(pipelines.tested_size)
     # what the memory planner asks
+    without_images = staticmethod(memory.without_images)
     image_size = staticmethod(pipelines.image_size)
     memory_batch = staticmethod(memory.memory_batch)
     memory_loss = staticmethod(memory.memory_loss)
+    memory_predictions = staticmethod(memory.memory_predictions)
     crop_options = staticmethod(pipelines.crop_options)
 
 

@@ -30,11 +30,11 @@ def on_whole_images(model: BaseDetector, images: Tensor) -> Any:
     return model(images, [DetDataSample(metainfo=dict(sizes)) for _ in images], mode="tensor")
 
 
-def on_fixed_boxes(model: TwoStageDetector, images: Tensor) -> Any:
-    """Backbone, neck, RPN and box heads on images [B, 3, H, W] and 1,000 boxes of each."""
+def on_fixed_boxes(model: TwoStageDetector, images: Tensor, number: int = BOXES) -> Any:
+    """Backbone, neck, RPN and box heads on images [B, 3, H, W] and a number of boxes of each."""
     maps = model.extract_feat(images)
     proposed = model.rpn_head(maps) if model.with_rpn else ()
-    boxes = given_boxes(maps, BOXES)
+    boxes = given_boxes(maps, number)
     return proposed, [head(pooled(*stage, maps, boxes)) for *stage, head in stages_of(model.roi_head)]
 
 

@@ -19,21 +19,41 @@ from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from mmdet.models.task_modules import AssignResult, SamplingResult
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
+from search.cost.count import run_on
 from search.engine.errors import UserError
-from search.registry import MODELS
+from search.engine.task_data import datasets_of, found
+from search.registry import DATASETS, MODELS
 from search.supernet import record
-from tasks.detection.cost import given_boxes, pooled, stages_of
+from tasks.detection import model_config
+from tasks.detection.cost import given_boxes, on_fixed_boxes, pooled, stages_of
+from tasks.detection.datasets import CocoScenes
 from tasks.detection.pipelines import image_size
+from tasks.scenes import DIGITS
 
 # boxes in an image, in rows and columns: about as many as COCO's images have
 _GRID = (2, 4)
 Terms = dict[str, Tensor]
+
+
+def without_images(cfg: Config) -> Config:
+    """A copy of the config whose model has the classes and channels that `prepare` writes, as far as no data tell them.
+
+    Classes are those that the training data's ``metainfo`` names, and the digits of the embedded scenes.
+    """
+    cfg = copy.deepcopy(cfg)
+    dataset = next(datasets_of(cfg.get("train_dataloader")), {})
+    named = DIGITS if "type" in dataset and found(DATASETS, dataset) is CocoScenes else ()
+    classes = (dataset.get("metainfo") or {}).get("classes") or named
+    if classes:
+        model_config.write_classes(cfg["model"], len(classes))
+    model_config.write_channels(cfg["model"])
+    return cfg
 
 
 def memory_batch(cfg: Mapping[str, Any], loader: str) -> dict[str, list]:
@@ -64,6 +84,18 @@ def memory_loss(cfg: Mapping[str, Any], model: nn.Module, inputs: Tensor, data_s
         head = dict(settings.bbox_head, train_cfg=settings.get("train_cfg"), test_cfg=settings.get("test_cfg"))
         return _dense_losses(model.bbox_head, head, maps, data_samples)
     raise UserError(f"The memory of a {type(model).__name__} can't be predicted: it computes its losses in its own way.")
+
+
+def memory_predictions(cfg: Mapping[str, Any], model: nn.Module, inputs: Tensor, data_samples: list[DetDataSample]) -> None:
+    """The network on ``inputs`` [B, C, H, W]; of two stages, the second sees as many boxes of an image as are proposed at most.
+
+    Which boxes are predicted depends on values; picking them is left out.
+    """
+    proposed = (cfg["model"].get("test_cfg") or {}).get("rpn") if isinstance(model, TwoStageDetector) else None
+    if proposed is None:
+        run_on(model, inputs)
+    else:
+        on_fixed_boxes(model, inputs, proposed["max_per_img"])
 
 
 def _dense_losses(

@@ -98,9 +98,11 @@ class Segmentation:
 
     derived_model = staticmethod(model_config.derived_model)
     # what the memory planner asks
+    without_images = staticmethod(memory.without_images)
     image_size = staticmethod(memory.image_size)
     memory_batch = staticmethod(memory.memory_batch)
     memory_loss = staticmethod(memory.memory_loss)
+    memory_predictions = staticmethod(memory.memory_predictions)
     crop_options = staticmethod(memory.crop_options)
 
 

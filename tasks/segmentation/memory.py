@@ -5,10 +5,12 @@ Letters: B batch, C channels, H, W pixels, K classes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
@@ -17,11 +19,29 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from search.engine.errors import UserError
-from search.engine.task_data import datasets_by_key
+from search.engine.task_data import datasets_by_key, datasets_of, found, write_num_classes
+from search.registry import DATASETS
+from tasks.segmentation import model_config
 from tasks.segmentation.model_config import sides
 
 # sizes of the images of data sets whose own settings fix them
 _SCENES = (128, 192)
+
+
+def without_images(cfg: Config) -> Config:
+    """A copy of the config whose model has the classes and channels that `prepare` writes, as far as no data tell them.
+
+    Classes are those that the training data's ``metainfo`` or class names. Raises UserError for weights of other classes.
+    """
+    cfg = copy.deepcopy(cfg)
+    dataset = next(datasets_of(cfg.get("train_dataloader")), {})
+    named = getattr(found(DATASETS, dataset), "METAINFO", {}) if "type" in dataset else {}
+    classes = (dataset.get("metainfo") or {}).get("classes") or named.get("classes")
+    if classes:
+        write_num_classes(cfg["model"], len(classes))
+        model_config.check_losses(cfg["model"], len(classes))
+    model_config.write_channels(cfg["model"])
+    return cfg
 
 
 def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tuple[int, int, int]:
@@ -90,6 +110,11 @@ def memory_loss(
                     f"The memory of a {type(loss).__name__} can't be predicted: its shapes depend on values."
                 ) from error
     return terms
+
+
+def memory_predictions(cfg: Mapping[str, Any], model: nn.Module, inputs: Tensor, data_samples: list[SegDataSample]) -> None:
+    """What validation does, with logits of the images' size, which the network's own outputs aren't."""
+    model(inputs, data_samples, mode="predict")
 
 
 def crop_options(cfg: Mapping[str, Any], side: int) -> dict[str, Any]:

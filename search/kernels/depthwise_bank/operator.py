@@ -57,8 +57,6 @@ def depthwise_bank(
         if not (_HAS_TRITON and x.is_cuda and x.dtype in _DTYPES if triton is None else triton):
             convs, pooled = depthwise_bank_reference(x, weights, dilations, stride, pools, relu)
             return convs, pooled
-        if not _HAS_TRITON:
-            raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
         if x.dtype not in _DTYPES:
             raise ValueError(f"the Triton kernels take float32, bfloat16 and float16, not {x.dtype}: pass triton=None.")
         made = forward_op(x, weights, dilations, stride, relu, "max" in pools, "avg" in pools)
@@ -81,6 +79,9 @@ def forward_op(
 
     Positions are uint8 [B, C, H', W']: the row-major number, 0 to 8, of the maximum in its window, padding counted.
     """
+    # not before: tensors without values need no kernel
+    if not _HAS_TRITON:
+        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton
     from search.kernels.depthwise_bank import launch
 

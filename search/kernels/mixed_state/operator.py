@@ -50,8 +50,6 @@ def mixed_state(
     Raises ValueError where the kernels can't run.
     """
     x, weights, *others = _for_autocast([x, weights, *others])
-    if not _HAS_TRITON:
-        raise ValueError("a state's mixed operations as kernels need the package triton: install it, or set plan='batched'.")
     if x.dtype not in _DTYPES:
         raise ValueError(f"the Triton kernels take float32, bfloat16 and float16, not {x.dtype}: set plan='batched'.")
     with torch.autocast(x.device.type, enabled=False):
@@ -75,6 +73,9 @@ def forward_op(
     eps: float,
 ) -> list[Tensor]:
     """y and what `passes.Kept` lists; structure: `Structure.numbers`."""
+    # not before: tensors without values need no kernel
+    if not _HAS_TRITON:
+        raise ValueError("a state's mixed operations as kernels need the package triton: install it, or set plan='batched'.")
     # imported where it runs: the package works without triton
     from search.kernels.mixed_state import passes
 

@@ -51,8 +51,6 @@ def norm_sum(
     if not kernels:
         return norm_sum_torch(zs, weight, gammas, betas, running, eps, normalise)
     given = prepare(zs, weight, gammas, betas, running, eps, normalise)
-    if not _HAS_TRITON:
-        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     if given.zs[0].dtype not in _DTYPES or not given.zs[0].numel():
         raise ValueError(
             f"the Triton kernels take float32, bfloat16 and float16 tensors with elements, not {given.zs[0].dtype} "
@@ -76,6 +74,9 @@ def forward_op(
     normalise: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y [B, C, H, W]; mean, unbiased variance and inverse standard deviation, each [N, C] in float32."""
+    # not before: tensors without values need no kernel
+    if not _HAS_TRITON:
+        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton
     from search.kernels.norm_sum import launch
 

@@ -82,6 +82,9 @@ def forward_op(
 
     Without mixed tensors all channels are in the rests.
     """
+    # not before: tensors without values need no kernel
+    if not _HAS_TRITON:
+        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton
     from search.kernels.partial_node import launch
 
@@ -207,8 +210,6 @@ def _recorded(*xs: Tensor | None) -> bool:
 def _use_triton(x: Tensor, wanted: bool | None) -> bool:
     if wanted is None:
         return _HAS_TRITON and x.is_cuda and x.dtype in _DTYPES
-    if wanted and not _HAS_TRITON:
-        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     if wanted and x.dtype not in _DTYPES:
         raise ValueError(f"the Triton kernels take float32, bfloat16 and float16, not {x.dtype}: pass triton=None.")
     return wanted

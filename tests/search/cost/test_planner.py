@@ -1,4 +1,6 @@
+import random
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -109,6 +111,57 @@ def test_a_precision_that_needs_more_is_not_the_smallest_need():
         choose(LADDERS, needs, 500)
     assert (stop.value.need, stop.value.setting.precision) == (512, "float32")
     assert choose(LADDERS, needs, 512) == stop.value.setting
+
+
+def made_up(rng):
+    """Needs of a network: what saves activations costs weights, and either may be the most of it."""
+    weights, activations = (10 ** rng.uniform(2, 6) for _ in range(2))
+    together, rounded, gradients = (rng.uniform(0, 1) for _ in range(3))
+    kept = dict(zip(LADDERS.execution, (1.0, *sorted((rng.uniform(0.05, 0.9) for _ in range(2)), reverse=True)), strict=True))
+
+    def needs(setting):
+        more = together * (setting.execution != "reference")
+        more += rounded * (setting.precision == "bfloat16") + gradients * (setting.parts > 1)
+        share = kept[setting.execution] * (0.5 if setting.precision == "bfloat16" else 1) / setting.parts
+        return int((weights * (1 + more) + activations * setting.crop**2 / 32**2 * share) / setting.partial) + 1
+
+    return needs
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_choice_is_that_of_trying_all(seed):
+    needs = made_up(random.Random(seed))
+    ladders = replace(LADDERS, parts=(1, 2, 4, 8), crop=(32, 28, 24, 20, 16), partial=(1, 2, 4, 8))
+    order = product(ladders.partial, ladders.crop, ladders.parts, ladders.precision, ladders.execution)
+    every = [Setting(e, p, parts, crop, k, ladders.batch) for k, crop, parts, p, e in order]
+    sizes = [needs(setting) for setting in every]
+    least, most = min(sizes), max(sizes)
+    for i in range(20):
+        limit = int(least * (most / least) ** (i / 20))
+        asked = []
+
+        def counted(setting, asked=asked):
+            asked.append(setting)
+            return needs(setting)
+
+        assert choose(ladders, counted, limit) == next(s for s, size in zip(every, sizes, strict=True) if size <= limit)
+        # of 480, for each is a whole step on fake tensors
+        assert len(asked) == len(set(asked)) <= 80
+    with pytest.raises(NothingFits) as stop:
+        choose(ladders, needs, least - 1)
+    assert stop.value.need == least == needs(stop.value.setting)
+
+
+def test_few_settings_are_measured():
+    def asked(limit):
+        found = []
+        choose(LADDERS, lambda setting: found.append(setting) or peak(setting), limit)
+        return len(found)
+
+    whole = peak(LADDERS.first)
+    assert asked(whole) == 1
+    # the config's own, the one that gives up everything, and those of the execution
+    assert [asked(whole // part) for part in (2, 4, 8)] == [4, 4, 6]
 
 
 def measured(setting):

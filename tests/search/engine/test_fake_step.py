@@ -1,18 +1,11 @@
 import copy
-import json
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from search.cost import bytes_kept
-from search.engine import config, fake_step
-from search.engine.bilevel_loop import BilevelLoop
+from search.engine import config
 from search.engine.data import random_states
 from search.engine.errors import UserError
 from search.engine.fake_step import need_of
@@ -21,8 +14,8 @@ from search.engine.run import adapter_of
 from search.registry import MODELS, STRATEGIES
 from search.supernet import ArchParams, Relax, building, record
 from tests.search.engine import tiny
+from tests.search.engine.resident import ROOT, grows_as_predicted, growth, needs_proc
 
-ROOT = Path(__file__).resolve().parents[3]
 CONFIGS = ROOT / "configs" / "classification"
 SMALL = {
     "model.backbone.plan": "reference",
@@ -162,6 +155,16 @@ def test_a_parted_batch_needs_little_more_than_a_part():
         assert parted.peaks[phase] < 0.4 * whole.peaks[phase]
 
 
+def test_the_largest_parts_count():
+    # 9 images in 4 parts: 2, 2, 2 and 3; in 3 parts: 3, 3 and 3
+    def kept(batch, parts):
+        batches = {f"{loader}_dataloader.batch_size": batch for loader in ("train", "arch")}
+        cfg = settings("cells_pc_darts_cifar10", **ONE_NODE, **batches, **{"train_cfg.batch_parts": parts})
+        return need_of(cfg, adapter_of(cfg)).kept
+
+    assert kept(9, 4) == kept(9, 3)
+
+
 def test_random_states_stay_as_they_are():
     cfg = settings("cells_pc_darts_cifar10")
     before = random_states()
@@ -196,65 +199,31 @@ def test_a_loss_that_depends_on_values_needs_the_adapter(monkeypatch, tmp_path):
     assert need_of(cfg, WithLoss()).most_kept == pytest.approx(usual.most_kept, rel=0.05)
 
 
-CHILD = """
-import json
-import torch
-torch.set_num_threads(1)
-from tests.search.engine.test_fake_step import growths
-print(json.dumps(growths()))
-"""
 # a step of each holds some hundred MiB
 GROWING = {
-    "batched, balanced": (448, {"model.backbone.plan": "batched", "model.backbone.memory": "balanced"}),
-    "reference, two parts": (512, {"model.backbone.plan": "reference", "train_cfg.batch_parts": 2}),
+    "batched, balanced": ("pc_darts", 2, 448, {"model.backbone.plan": "batched", "model.backbone.memory": "balanced"}),
+    "reference, two parts": ("pc_darts", 2, 512, {"model.backbone.plan": "reference", "train_cfg.batch_parts": 2}),
+    "DARTS, order 1": ("darts", 1, 320, {"model.backbone.plan": "batched", "strategy.order": 1}),
+    "DARTS, order 2": ("darts", 1, 128, {"model.backbone.plan": "reference", "strategy.order": 2}),
 }
 
 
-class Unmeasured(fake_step._Step):
-    """A step without the hooks that count what is kept."""
-
-    _losses = BilevelLoop._losses
-
-
-def resident(name):
-    """Bytes of this process: VmRSS now, VmHWM at most."""
-    return 1024 * int(re.search(rf"^{name}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)[1])
-
-
 def growths():
-    """For each of `GROWING`, (bytes by which a real step raised this process's resident memory at its peak, predicted)."""
+    """For each of `GROWING` what `resident.growth` finds."""
     found = {}
-    for name, (batch, options) in {"": (4, {}), **GROWING}.items():
+    for name, (method, k, batch, options) in {"": ("pc_darts", 2, 4, {}), **GROWING}.items():
         batches = {f"{loader}_dataloader.batch_size": batch for loader in ("train", "arch")}
-        cfg = settings("cells_pc_darts_cifar10", **{"model.backbone.partial": 2}, **batches, **options)
-        adapter = adapter_of(cfg)
-        predicted = need_of(cfg, adapter).peak
-        # from here on, after python's own objects
-        Path("/proc/self/clear_refs").write_text("5")
-        before = resident("VmRSS")
-        runner = fake_step._runner(cfg, record(lambda cfg=cfg: MODELS.build(copy.deepcopy(cfg.model))).space)
-        step = Unmeasured(runner, None, cfg.train_cfg.get("batch_parts", 1))
-        fake_step._fill_optimizers(runner)
-        data, arch_data = (step._prepared(adapter.memory_batch(cfg, f"{name}_dataloader")) for name in ("train", "arch"))
-        step._weight_step(data)
-        step._arch_step(data, arch_data)
-        if name:
-            found[name] = resident("VmHWM") - before, predicted
+        cfg = settings(f"cells_{method}_cifar10", **{"model.backbone.partial": k}, **batches, **options)
+        found[name] = growth(cfg, adapter_of(cfg))
+    # python's and torch's own objects, which a first step makes
+    del found[""]
     return found
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads /proc, which only Linux has")
+@needs_proc
 def test_resident_memory_grows_as_predicted():
-    # freed tensors go back to the system at once, instead of staying in gaps of the C heap
-    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
-    environment = {**os.environ, **malloc, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", CHILD], env=environment, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    for name, (grown, predicted) in found.items():
-        assert predicted > 250 * 2**20, name
-        assert abs(grown - predicted) < 0.15 * predicted + 64 * 2**20, (name, grown, predicted)
+    grows_as_predicted(__name__)
 
 
 def test_config_and_loss_are_left_alone(tmp_path):

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from search.engine.memory_report import parts
 from search.engine.run import adapter_of
 from search.engine.searchable import modules_with
 from tests.search.engine import tiny
-from tests.search.engine.test_fake_step import Adapter, settings
+from tests.search.engine.test_fake_step import ROOT, Adapter, settings
 
 ONE_CELL = {"model.backbone.layers": 1, "model.backbone.reductions": (), "model.backbone.nodes": 1}
 
@@ -75,12 +78,48 @@ def test_another_plan_of_the_config_is_kept():
 
 
 def test_exact_second_order_keeps_the_reference():
-    exact = {**ONE_CELL, "strategy.exact": True}
-    reference = planner("cells_darts_cifar10", **exact)
-    assert reference.ladders.execution == ("reference",)
-    # and is what 'auto' is counted as
-    auto = planner("cells_darts_cifar10", **exact, **{"model.backbone.plan": "auto"})
-    assert auto.needs().exact(auto.ladders.first) == reference.needs().exact(reference.ladders.first)
+    exact = {"strategy.order": 2, "strategy.exact": True}
+
+    def found(plan, memory="fast"):
+        execution = {"model.backbone.plan": plan, "model.backbone.memory": memory}
+        return planner("cells_darts_cifar10", **ONE_CELL, **exact, **execution)
+
+    # "auto", the configs' own, is the reference then, in the search as here
+    plans = [found("reference"), found("auto")]
+    assert [plan.ladders.execution for plan in plans] == [("reference",), ("auto/fast",)]
+    reference, auto = [plan.needs().exact(plan.ladders.first) for plan in plans]
+    assert auto == reference
+    first_order = planner("cells_darts_cifar10", **ONE_CELL, **{"strategy.order": 1})
+    assert reference.peak > first_order.needs().exact(first_order.ladders.first).peak
+    for refused, why in (
+        (found("batched"), "plan='batched' can't be differentiated"),
+        (found("auto", "small"), "memory='small'"),
+    ):
+        with pytest.raises(UserError, match=why):
+            refused.needs().exact(refused.ladders.first)
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+from tests.search.engine.test_memory_plan import needs_of_the_triton_plan
+print(needs_of_the_triton_plan())
+"""
+
+
+def needs_of_the_triton_plan():
+    # two cells of stride 1 and 2
+    cfg = settings("cells_pc_darts_cifar10", **{"model.backbone.nodes": 1})
+    plan = Planner(cfg, adapter_of(cfg), Reserve(), plans=("triton",))
+    first = plan.ladders.first
+    return [plan.needs().exact(replace(first, execution=f"triton/{memory}")).peak for memory in ("fast", "balanced")]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the child process has no triton")
+def test_the_triton_plan_is_counted_without_triton():
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == needs_of_the_triton_plan()
 
 
 def test_a_network_and_a_task_without_any_of_it(tmp_path):
@@ -153,6 +192,26 @@ def test_a_plan_is_written_and_read_back(monkeypatch, tmp_path):
         stored(tmp_path, None)
     memory_plan.forget(tmp_path)
     assert stored(tmp_path, None) is None
+
+
+def test_a_batch_that_has_no_parts_takes_a_smaller_crop(monkeypatch):
+    def pixels(cfg):
+        images = -(-cfg.train_dataloader.batch_size // cfg.train_cfg.get("batch_parts", 1))
+        return images * cfg.train_dataloader.dataset.pipeline[0].size ** 2
+
+    faked(monkeypatch, pixels)
+
+    def chosen(batch, limit):
+        plan = planner("cells_pc_darts_cifar10", **{"train_dataloader.batch_size": batch})
+        setting = plan.plan(limit).setting
+        return setting.parts, setting.crop, setting.partial, setting.batch
+
+    # 7 images in 2 parts hold 4 at most, and 3 parts aren't offered, nor parts of 1 image
+    assert chosen(7, 4 * 16**2) == (2, 16, 4, 7)
+    assert chosen(7, 4 * 16**2 - 1) == (1, 12, 4, 7)
+    assert chosen(3, 3 * 16**2 - 1) == (1, 12, 4, 3)
+    with pytest.raises(BudgetError, match=r"batch 3, crop 8"):
+        chosen(3, 3 * 8**2 - 1)
 
 
 def test_the_smallest_need_fits(monkeypatch, tmp_path, capsys):

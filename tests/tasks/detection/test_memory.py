@@ -14,7 +14,9 @@ from search.engine.errors import UserError
 from search.engine.fake_step import need_of
 from search.registry import DATASETS, MODELS, TASKS
 from search.supernet import ArchParams, Relax, Softmax, building, record
+from tests.search.engine.resident import grows_as_predicted, growth, needs_proc
 from tests.tasks.detection.test_adapter import TINY, config
+from tests.tasks.real_batches import RealBatches
 
 SMALL = {
     **TINY,
@@ -103,6 +105,84 @@ def test_a_step_needs_the_same_without_values(task, detector):
     assert fake.kept == real.kept
     for phase, peak in real.peaks.items():
         assert fake.peaks[phase] == pytest.approx(peak, rel=0.005)
+
+
+LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader")
+NECK = {"model.backbone.base_channels": 4, "model.neck.in_channels": [4, 8, 16, 32]}
+DENSE = {"model.bbox_head.in_channels": 8, "model.bbox_head.feat_channels": 8}
+AUTO_FPN = {**NECK, "model.neck.channels": 8, "model.neck.nodes": 1}
+LONG = ("auto_fpn_pc_darts", "nas_fpn_darts", "auto_fpn_faster_rcnn_pc_darts")
+SUPERNETS = {
+    "cells_pc_darts": {**TINY, "model.neck.out_channels": 8, **DENSE},
+    "auto_fpn_pc_darts": {**AUTO_FPN, **DENSE, **{f"model.bbox_head.{name}_cell.nodes": 1 for name in ("cls", "reg")}},
+    "nas_fpn_darts": {**NECK, "model.neck.channels": 8, "model.neck.repeats": 2, "model.neck.cells": 5, **DENSE},
+    "auto_fpn_faster_rcnn_pc_darts": {
+        **AUTO_FPN,
+        "model.rpn_head.in_channels": 8,
+        "model.rpn_head.feat_channels": 8,
+        "model.roi_head.bbox_roi_extractor.out_channels": 8,
+        "model.roi_head.bbox_head.in_channels": 8,
+        "model.roi_head.bbox_head.channels": 16,
+        "model.roi_head.bbox_head.cell.nodes": 1,
+    },
+}
+
+
+def on_scenes(name, **options):
+    """The config of a search on embedded scenes of 128x96 pixels."""
+    cfg = Config.fromfile(f"configs/detection/{name}_scenes_cpu.py")
+    scenes = dict(width=128, height=96, train=14, val=4, test=1)
+    cfg.merge_from_dict({f"{loader}.dataset.scenes": scenes for loader in (*LOADERS, "test_dataloader")})
+    for loader in LOADERS[:2]:
+        cfg[loader].dataset.pipeline[2].update(scale=(128, 96), ratio_range=(1.0, 1.0))
+        cfg[loader].dataset.pipeline[3].crop_size = (128, 96)
+    cfg.val_dataloader.dataset.pipeline[1].scale = (128, 96)
+    cfg.merge_from_dict({f"{loader}.batch_size": 2 for loader in LOADERS})
+    shares = {"splits.weights": 0.4, "splits.architecture": 0.4, "splits.validation": 0.2}
+    cfg.merge_from_dict({**shares, **SUPERNETS[name], **options})
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "name", ["cells_pc_darts", *(pytest.param(n, marks=pytest.mark.slow) for n in SUPERNETS if n[0] != "c")]
+)
+def test_a_step_on_real_scenes_needs_what_is_predicted_without_them(task, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISNAS_CACHE", str(tmp_path / "cache"))
+    cfg = on_scenes(name)
+    predicted = need_of(task.without_images(cfg), task)
+    measured = need_of(task.prepare(cfg, tmp_path / "w"), RealBatches(), fake=False)
+    assert predicted.parameters == measured.parameters
+    assert dict(predicted.kept) == pytest.approx(measured.kept, rel=0.05)
+    # picking boxes is left out
+    assert predicted.peaks.pop("validation") == pytest.approx(measured.peaks.pop("validation"), rel=0.05, abs=10**6)
+    assert dict(predicted.peaks) == pytest.approx(measured.peaks, rel=0.05)
+
+
+def test_classes_and_channels_are_known_without_images(task):
+    cfg = on_scenes("auto_fpn_faster_rcnn_pc_darts")
+    assert cfg.model.roi_head.bbox_head.num_classes == 80
+    known = task.without_images(cfg)
+    assert known.model.roi_head.bbox_head.num_classes == 10 and cfg.model.roi_head.bbox_head.num_classes == 80
+    assert task.without_images(on_scenes("cells_pc_darts")).model.neck.in_channels == [4, 4, 8]
+    cfg.train_dataloader.dataset.metainfo = dict(classes=["a", "b", "c"])
+    assert task.without_images(cfg).model.roi_head.bbox_head.num_classes == 3
+
+
+def growths():
+    """For a step of a supernet what `resident.growth` finds."""
+    task = TASKS.build(dict(type="detection"))
+    found = {}
+    for name, batch in (("", 2), ("cells_pc_darts", 192)):
+        batches = {f"{loader}.batch_size": batch for loader in LOADERS[:2]}
+        found[name] = growth(task.without_images(on_scenes("cells_pc_darts", **batches)), task)
+    del found[""]
+    return found
+
+
+@pytest.mark.slow
+@needs_proc
+def test_resident_memory_grows_as_predicted():
+    grows_as_predicted(__name__)
 
 
 def resize(**settings):

@@ -13,6 +13,8 @@ from search.engine.errors import UserError
 from search.engine.fake_step import need_of
 from search.registry import DATASETS, MODELS, TASKS
 from search.supernet import ArchParams, Relax, Softmax, building, record
+from tests.search.engine.resident import grows_as_predicted, growth, needs_proc
+from tests.tasks.real_batches import RealBatches
 from tests.tasks.segmentation.test_adapter import TINY, config
 
 SMALL = {
@@ -75,6 +77,76 @@ def test_a_step_needs_the_same_on_fake_tensors(task, cfg):
     fake = need_of(cfg, task)
     assert fake.kept == need_of(cfg, task, fake=False).kept
     assert fake.peaks.keys() == {"weights", "architecture", "validation"}
+
+
+LOADERS = ("train_dataloader", "arch_dataloader", "val_dataloader")
+LONG = ("auto_deeplab", "dpc_darts")
+SUPERNETS = {
+    "cells_pc_darts": {**TINY, "model.decode_head.channels": 8},
+    "auto_deeplab": {"model.backbone.layers": 4, "model.backbone.blocks": 2, "model.backbone.stem": (4, 4, 8)},
+    "dpc_darts": {"model.neck.branches": 3, "model.neck.rates": (1, 3), "model.neck.grids": (2,)},
+}
+
+
+def on_scenes(name, **options):
+    """The config of a search on embedded scenes of 64x48 pixels, crops of 32x32."""
+    cfg = Config.fromfile(f"configs/segmentation/{name}_scenes_cpu.py")
+    scenes = dict(width=64, height=48, train=14, val=4, test=1)
+    cfg.merge_from_dict({f"{loader}.dataset.scenes": scenes for loader in (*LOADERS, "test_dataloader")})
+    cfg.merge_from_dict({f"{loader}.dataset.pipeline.2.crop_size": (32, 32) for loader in LOADERS[:2]})
+    cfg.merge_from_dict({f"{loader}.batch_size": 2 for loader in LOADERS})
+    shares = {"splits.weights": 0.4, "splits.architecture": 0.4, "splits.validation": 0.2}
+    cfg.merge_from_dict({"model.data_preprocessor.size": (32, 32), **shares, **SUPERNETS[name], **options})
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "name", ["cells_pc_darts", *(pytest.param(n, marks=pytest.mark.slow) for n in SUPERNETS if n[0] != "c")]
+)
+def test_a_step_on_real_scenes_needs_what_is_predicted_without_them(task, name, tmp_path, monkeypatch):
+    monkeypatch.setenv("VISNAS_CACHE", str(tmp_path / "cache"))
+    cfg = on_scenes(name)
+    predicted = need_of(task.without_images(cfg), task)
+    measured = need_of(task.prepare(cfg, tmp_path / "w"), RealBatches(), fake=False)
+    assert predicted.parameters == measured.parameters
+    # the indices that mmseg's accuracy sorts by, int64 for each pixel, are freed at once
+    indices = 8 * 2 * 32**2
+    assert dict(predicted.kept) == pytest.approx({phase: size - indices for phase, size in measured.kept.items()}, rel=0.05)
+    assert dict(predicted.peaks) == pytest.approx(measured.peaks, rel=0.05)
+
+
+def test_classes_and_channels_are_known_without_images(task):
+    cfg = on_scenes("auto_deeplab")
+    # a default of Cityscapes' 19 doesn't fit the weights of 11 classes
+    assert cfg.model.decode_head.num_classes == 19
+    known = task.without_images(cfg)
+    assert known.model.decode_head.num_classes == 11 and cfg.model.decode_head.num_classes == 19
+    assert task.without_images(on_scenes("cells_pc_darts")).model.decode_head.in_channels == [4, 8, 16]
+    cfg.train_dataloader.dataset.metainfo = dict(classes=["a", "b", "c"])
+    with pytest.raises(UserError, match="class_weight has 11 values, but the data have 3 classes"):
+        task.without_images(cfg)
+    # told by no data set
+    other = Config.fromfile("configs/segmentation/cells_pc_darts_folder_cpu.py")
+    assert task.without_images(other).model.decode_head.num_classes == other.model.decode_head.num_classes
+
+
+def growths():
+    """For a step of a supernet what `resident.growth` finds."""
+    task = TASKS.build(dict(type="segmentation"))
+    found = {}
+    for name, images, batch in (("", 32, 2), ("cells_pc_darts", 96, 192)):
+        pixels = {f"{loader}.dataset.pipeline.2.crop_size": (images, images) for loader in LOADERS[:2]}
+        batches = {f"{loader}.batch_size": batch for loader in LOADERS[:2]}
+        cfg = on_scenes("cells_pc_darts", **pixels, **batches, **{"model.data_preprocessor.size": (images, images)})
+        found[name] = growth(task.without_images(cfg), task)
+    del found[""]
+    return found
+
+
+@pytest.mark.slow
+@needs_proc
+def test_resident_memory_grows_as_predicted():
+    grows_as_predicted(__name__)
 
 
 def test_crops_change_together(task, cfg):
