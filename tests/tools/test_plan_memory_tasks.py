@@ -54,7 +54,9 @@ def test_a_search_is_made_to_fit(tool, task, tmp_path, cache, one_thread, monkey
     assert plan["setting"]["execution"] != plan["own"]["execution"]
     assert {**plan["setting"], "execution": None} == {**plan["own"], "execution": None}
     real = need_of(with_options(prepared, plan["options"]), RealBatches(), fake=False)
-    assert plan["need"]["peaks"]["architecture"] == pytest.approx(real.peaks["architecture"], rel=0.05)
+    # the pipelines' photometric distortion gives float32 images, which are counted as bytes: of both batches, 4 images each
+    images = 2 * 4 * (3 * 64 * 48) * (4 - 1)
+    assert plan["need"]["peaks"]["architecture"] == pytest.approx(real.peaks["architecture"], rel=0.01, abs=images)
     assert (tmp_path / "w" / "architecture.json").exists()
 
 
