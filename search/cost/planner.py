@@ -209,9 +209,10 @@ def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Set
     """The first setting in the order of preference that needs at most ``limit`` bytes.
 
     ``needs`` measures a whole step, so few settings are asked for: with all else equal, a setting further down a ladder is
-    taken to need no more than one before it, the first of execution, of precision and of parts excepted. For what saves
-    activations costs weights: the batched plan concatenates them, bfloat16 keeps rounded copies, and from the second part on
-    their gradients are there; so where weights are the most of it the config's own may need the least.
+    taken to need no more than one before it, the first of precision and of parts excepted. For what saves activations costs
+    weights: bfloat16 keeps rounded copies, and from the second part on their gradients are there; so where weights are the
+    most of it the config's own may need the least. Any execution may: the batched plan concatenates weights, and to compute
+    a whole graph again takes as much at once as to keep it, if there is but one.
     Raises NothingFits with the smallest need.
     """
     found: dict[Setting, int] = {}
@@ -224,7 +225,10 @@ def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Set
     def least(names: Sequence[str], setting: Setting) -> Iterator[Setting]:
         """Those that may need the least of all that differ in ``names`` alone, first what gives up most."""
         of = {name: getattr(ladders, name) for name in names}
-        ends = [values[-1:] if name in _FALLING else (values[-1], values[0]) for name, values in of.items()]
+        ends = [
+            values[-1:] if name in _FALLING else (values[-1], values[0]) if name != ORDER[0] else values[::-1]
+            for name, values in of.items()
+        ]
         return (replace(setting, **dict(zip(of, values, strict=True))) for values in product(*ends))
 
     def fits(names: Sequence[str], setting: Setting) -> bool:
@@ -232,10 +236,11 @@ def choose(ladders: Ladders, needs: Callable[[Setting], int], limit: int) -> Set
 
     def first(names: Sequence[str], setting: Setting) -> Setting | None:
         """The first that fits of all that differ from ``setting``, which has the first of them, in ``names`` alone."""
-        if not names:
-            return setting if need(setting) <= limit else None
         *inner, name = names
         ladder = getattr(ladders, name)
+        if not inner:
+            made = (replace(setting, **{name: value}) for value in ladder)
+            return next((one for one in made if need(one) <= limit), None)
         own = first(inner, setting)
         if own is not None or len(ladder) == 1 or not fits(inner, replace(setting, **{name: ladder[-1]})):
             return own

@@ -79,7 +79,7 @@ def forward_op(
 
     Positions are uint8 [B, C, H', W']: the row-major number, 0 to 8, of the maximum in its window, padding counted.
     """
-    # not before: tensors without values need no kernel
+    # not before: fake tensors, which the planner counts, need no kernel
     if not _HAS_TRITON:
         raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton

@@ -73,7 +73,7 @@ def forward_op(
     eps: float,
 ) -> list[Tensor]:
     """y and what `passes.Kept` lists; structure: `Structure.numbers`."""
-    # not before: tensors without values need no kernel
+    # not before: fake tensors, which the planner counts, need no kernel
     if not _HAS_TRITON:
         raise ValueError("a state's mixed operations as kernels need the package triton: install it, or set plan='batched'.")
     # imported where it runs: the package works without triton

@@ -74,7 +74,7 @@ def forward_op(
     normalise: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y [B, C, H, W]; mean, unbiased variance and inverse standard deviation, each [N, C] in float32."""
-    # not before: tensors without values need no kernel
+    # not before: fake tensors, which the planner counts, need no kernel
     if not _HAS_TRITON:
         raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton

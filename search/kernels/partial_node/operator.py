@@ -82,7 +82,7 @@ def forward_op(
 
     Without mixed tensors all channels are in the rests.
     """
-    # not before: tensors without values need no kernel
+    # not before: fake tensors, which the planner counts, need no kernel
     if not _HAS_TRITON:
         raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
     # imported where it runs: the package works without triton

@@ -117,7 +117,7 @@ def made_up(rng):
     """Needs of a network: what saves activations costs weights, and either may be the most of it."""
     weights, activations = (10 ** rng.uniform(2, 6) for _ in range(2))
     together, rounded, gradients = (rng.uniform(0, 1) for _ in range(3))
-    kept = dict(zip(LADDERS.execution, (1.0, *sorted((rng.uniform(0.05, 0.9) for _ in range(2)), reverse=True)), strict=True))
+    kept = {execution: rng.uniform(0.05, 1.0) for execution in LADDERS.execution}
 
     def needs(setting):
         more = together * (setting.execution != "reference")
@@ -146,7 +146,7 @@ def test_the_choice_is_that_of_trying_all(seed):
 
         assert choose(ladders, counted, limit) == next(s for s, size in zip(every, sizes, strict=True) if size <= limit)
         # of 480, for each is a whole step on fake tensors
-        assert len(asked) == len(set(asked)) <= 80
+        assert len(asked) == len(set(asked)) <= 100
     with pytest.raises(NothingFits) as stop:
         choose(ladders, needs, least - 1)
     assert stop.value.need == least == needs(stop.value.setting)
@@ -160,8 +160,8 @@ def test_few_settings_are_measured():
 
     whole = peak(LADDERS.first)
     assert asked(whole) == 1
-    # the config's own, the one that gives up everything, and those of the execution
-    assert [asked(whole // part) for part in (2, 4, 8)] == [4, 4, 6]
+    # the config's own, the one that gives up everything, and those of the execution; then of the precision too
+    assert [asked(whole // part) for part in (2, 4, 8)] == [3, 4, 7]
 
 
 def measured(setting):
