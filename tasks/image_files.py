@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmcv.transforms import Compose, LoadImageFromFile
 from PIL import Image
 
@@ -55,10 +56,16 @@ class LoadImage(LoadImageFromFile):
         """As mmcv's: adds 'img', uint8 [H, W, 3] in BGR, and its shapes."""
         try:
             loaded = super().transform(results)
-            if self.backend_args is None:
+            # others' bytes aren't on this disk
+            backend = (self.file_client_args or self.backend_args or {}).get("backend", "local")
+            if loaded is not None and backend in ("local", "disk"):
                 require_whole(results["img_path"])
-        except (OSError, AssertionError, ValueError) as error:
-            raise unreadable(results["img_path"], error) from error
+        except (OSError, AssertionError, ValueError, cv2.error) as error:
+            if self.ignore_empty:
+                return None
+            # which cv2 says of an assertion in its source
+            empty = isinstance(error, cv2.error) and "buf.empty()" in str(error)
+            raise unreadable(results["img_path"], ValueError("the file is empty") if empty else error) from error
         return loaded
 
 

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options=tuple(args.cfg_options),
             timing=Timing(rounds=args.rounds, most_rounds=3 * args.rounds, clock=args.clock),
         )
-        result = benchmark(protocol, Execution(jobs=args.jobs, threads=args.threads))
+        result = benchmark(protocol, Execution(jobs=args.jobs, threads=args.threads, retries=1))
         show(result, Console(width=None if sys.stdout.isatty() else 200))
         for what, name in (("values", "benchmark.json"), ("table", "benchmark.md"), ("plot", "pareto.svg")):
             if (protocol.work_dir / name).exists():

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             short=tuple(args.short),
             cost=args.cost,
         )
-        result = compare(protocol, Execution(jobs=args.jobs, threads=args.threads))
+        result = compare(protocol, Execution(jobs=args.jobs, threads=args.threads, retries=1))
         show(result, Console(width=None if sys.stdout.isatty() else 150))
         print(f"values: {protocol.work_dir / 'compare.json'}\nreport: {protocol.work_dir / 'report.html'}")
         return 0

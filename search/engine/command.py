@@ -1,7 +1,8 @@
 """What the command line tools share: a config with the options merged in, and exit codes instead of tracebacks.
 
 0 success; 2 a mistake of the user's, with one sentence on standard error; 3 a budget that can't be met, likewise; 130
-stopped by the user. Anything else is a fault of the program and shows its traceback.
+stopped by the user. Anything else is a fault of the program and shows its traceback, which a run in a process of its own has
+in its log.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from mmengine.config import Config
 
 from search.engine import checkpoint, config
 from search.engine.data import require_seed
-from search.engine.errors import BudgetError, UserError, disk_full, passing
+from search.engine.errors import BudgetError, UserError, WorkFailed, disk_full, passing
 from search.engine.run import TRIALS
 from search.engine.searchable import set_architecture
 from search.environment import require_one_family
@@ -42,6 +43,9 @@ def guarded(action: Callable[[], int], stopped: str = "") -> int:
     except KeyboardInterrupt:
         print(f"stopped; {stopped}" if stopped else "stopped", file=sys.stderr)
         return 130
+    except WorkFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         sentence = mistake(error)
         if sentence is None:

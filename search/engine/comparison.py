@@ -25,7 +25,6 @@ from search.engine.budget import TRIES, Budget, budget_is_the_users, budget_of
 from search.engine.data import require_seed
 from search.engine.errors import UserError
 from search.engine.history import finite
-from search.engine.spent import gpu_hours
 from search.engine.trials import Execution, Run
 from search.space import Architecture, Space, load, save, split_parts
 from search.strategies import AskTell, RandomSearch, random_architectures
@@ -35,7 +34,7 @@ RANDOM, RANDOM_SEARCH = "random architectures", "random search"
 # far from the seeds of searches, so that no group shares its draws with another
 RANDOM_SEED, TRIAL_SEED = 10_000, 20_000
 # of what a run has cost
-UNITS = ("seconds", "images", "cpu_seconds")
+UNITS = ("seconds", "images", "cpu_seconds", "gpu_seconds")
 Parts = dict[str, tuple[Space, Architecture]]
 
 
@@ -126,7 +125,8 @@ def compare(protocol: Protocol, execution: Execution) -> dict[str, Any]:
     for row in rows:
         if row["group"] != RANDOM:
             cost = costs[row["group"], row["seed"]]
-            row |= {f"search_{unit}": cost[unit] for unit in UNITS}
+            # GPU-seconds of runs of before they were counted are unknown
+            row |= {f"search_{unit}": cost.get(unit, 0.0) for unit in UNITS}
     if protocol.random_search_seeds:
         with budget_is_the_users(budget):
             rows += _random_search(protocol, execution, spaces, rows, lower, budget)
@@ -203,7 +203,7 @@ def _random_search(
             kept.append((f"{RANDOM_SEARCH}, {unit} of {config}", seed, tried[best][0]))
             # without a short form the winner's own training is both a trial and the final training
             others = [r for i, (_, r) in enumerate(tried) if protocol.short or i != best]
-            spent.append({key: sum(result[key] for result in others) for key in UNITS})
+            spent.append({key: sum(result.get(key, 0.0) for result in others) for key in UNITS})
     found = _trained(protocol, execution, kept)
     for i, row in enumerate(found):
         row |= {f"search_{unit}": value for unit, value in spent[i // len(protocol.retrain_seeds)].items()}
@@ -299,7 +299,7 @@ def summarise(protocol: Protocol, rows: Sequence[dict[str, Any]], lower: bool) -
         for unit in ("seconds", "images"):
             groups[group][unit] = fmean(row[f"search_{unit}"] + row[f"train_{unit}"] for row in of)
         groups[group]["search_cpu_hours"] = fmean(row["search_cpu_seconds"] for row in of) / 3600
-        groups[group] |= {f"search_{k}": v for k, v in gpu_hours(fmean(row["search_seconds"] for row in of)).items()}
+        groups[group]["search_gpu_hours"] = fmean(row["search_gpu_seconds"] for row in of) / 3600
     # a test says "better" of higher values
     signed = {group: [-value if lower else value for value in of] for group, of in values.items()}
     return {

@@ -25,7 +25,7 @@ def show(result: Mapping[str, Any], console: Console) -> None:
     console.print(runs)
     reference = next(iter(result["groups"]))
     # a GPU's time counts where one was used, not that of the processor beside it
-    device = "gpu" if "search_gpu_hours" in result["groups"][reference] else "cpu"
+    device = "gpu" if any(group["search_gpu_hours"] for group in result["groups"].values()) else "cpu"
     spent = {name: group[f"search_{device}_hours"] for name, group in result["groups"].items()}
     groups = Table(title=f"Groups: test scores; {device.upper()}-hours of a search, and their ratio to those of {reference}")
     for name in ("group", "n", "mean", "std", "of the best on validation", "search + training s", f"search {device.upper()}-h"):

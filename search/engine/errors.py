@@ -13,18 +13,16 @@ _FULL = {
     errno.EFBIG: "the file would exceed the largest size allowed here",
 }
 
-# said of a path that isn't what the user takes it for
-_OF_A_PATH = {
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.EEXIST,
-    errno.EROFS,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
+# what the operating system may grant at the next try: of disks and networks, memory, processes and open files
+_PASSING = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.ENOTCONN),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH, errno.ENETRESET),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EINTR, errno.EBUSY),
 }
+
+
+class WorkFailed(RuntimeError):
+    """A run that didn't end, for no fault of the user's: an exception, its process was killed, or a disk failed."""
 
 
 class UserError(ValueError):
@@ -86,10 +84,10 @@ def disk_full(error: BaseException) -> str | None:
 
 
 def passing(error: BaseException) -> bool:
-    """Whether the cause is something that the operating system may grant at the next try: no wrong path and no full disk.
+    """Whether the cause is something that the operating system may grant at the next try.
 
-    Such are a disk or a network that fails for a moment, and memory, processes or open files that are used up. An error of a
-    data loader's process comes as text, with the traceback that it had there.
+    Such are a disk or a network that fails for a moment, and memory, processes or open files that are used up; not a wrong path
+    or a full disk. An error of a data loader's process comes as text, with the traceback that it had there.
     """
     numbers = [int(number) for number in re.findall(r"^\w+: \[Errno (\d+)\]", str(error), re.MULTILINE)]
     cause: BaseException | None = error
@@ -97,7 +95,7 @@ def passing(error: BaseException) -> bool:
         if isinstance(cause, OSError) and cause.errno is not None:
             numbers.append(cause.errno)
         cause = cause.__cause__
-    return any(number not in _OF_A_PATH and number not in _FULL for number in numbers)
+    return not _PASSING.isdisjoint(numbers)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ import torch
 
 from search import registry
 from search.engine import command
-from search.engine.errors import UserError, whole_number
+from search.engine.errors import UserError, WorkFailed, passing, whole_number
 
 KINDS = ("in_process", "local", "ray")
 # keys of a config's executor beside those that `Execution` reads
@@ -43,15 +43,13 @@ class Work:
     log: Path
 
 
-class WorkFailed(RuntimeError):
-    """Work that didn't end, for no fault of the user's: an exception, its process was killed, or a disk failed."""
-
-
 class Executor(Protocol):
     """Where work is executed. ``jobs``: how many pieces at a time it is meant for, with ``threads`` threads each."""
 
     jobs: int
     threads: int
+    # of each GPU that a piece uses
+    gpu_share: float
 
     def start(self) -> None:
         """Get what it needs, unless it has it. UserError where that can't be had."""
@@ -72,6 +70,7 @@ class InProcess:
 
     threads: int = 1
     jobs: int = 1
+    gpu_share: float = 1.0
 
     def start(self) -> None:
         """It needs nothing."""
@@ -105,7 +104,7 @@ class Local:
     """
 
     def __init__(self, jobs: int = 1, threads: int = 1) -> None:
-        self.jobs, self.threads = jobs, threads
+        self.jobs, self.threads, self.gpu_share = jobs, threads, 1 / jobs
         self._running: set[Any] = set()
         self._stopped, self._changing = False, threading.Lock()
 
@@ -124,6 +123,8 @@ class Local:
             try:
                 process.start()
             except OSError as error:
+                if not passing(error):
+                    raise
                 raise WorkFailed(f"{work.name}: no process can be started ({error.strerror})") from error
             self._running.add(process)
         process.join()
@@ -145,7 +146,9 @@ class Local:
 
 def _failure(work: Work, code: int) -> Exception:
     """The exception of work whose process ended with this code; of a mistake with the last line that it wrote."""
-    lines = work.log.read_text(errors="replace").strip().splitlines() if work.log.exists() else []
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = work.log.read_text(errors="replace").strip().splitlines()
     if code == MISTAKE and lines:
         return UserError(f"{work.name}: {lines[-1].removeprefix('error: ')}")
     return WorkFailed(f"{work.name} stopped with exit code {code}; see {work.log}")

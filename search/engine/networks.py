@@ -25,9 +25,7 @@ def network_of(name: str, model: Mapping[str, Any], scope: str | None = None) ->
     MODELS.import_from_location()
     scope = scope or str(model.get("type")).rpartition(".")[0] or None
     with values_are_the_users(name), DefaultScope.overwrite_default_scope(scope):
-        # mm's packages read their settings as attributes
-        network: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(dict(model))))
-    return network
+        return _build(model)
 
 
 def networks_of(model: Mapping[str, Any], adapter: Any = None, scope: str | None = None) -> Networks:
@@ -48,8 +46,12 @@ def derived_config(model: Mapping[str, Any], adapter: Any, architecture: Archite
 def _built(model: Mapping[str, Any], scope: str | None) -> Build:
     def build() -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope):
-            # as above
-            network: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(dict(model))))
-        return network
+            return _build(model)
 
     return build
+
+
+def _build(model: Mapping[str, Any]) -> nn.Module:
+    # mm's packages read their settings as attributes
+    network: nn.Module = MODELS.build(ConfigDict(copy.deepcopy(dict(model))))
+    return network

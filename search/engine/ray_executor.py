@@ -12,8 +12,8 @@ import threading
 import time
 from typing import Any, NamedTuple
 
-from search.engine.errors import UserError
-from search.engine.executors import Local, Work, WorkFailed, exit_with
+from search.engine.errors import UserError, WorkFailed
+from search.engine.executors import Local, Work, exit_with
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -47,6 +47,8 @@ class OnRay:
         if address is not None and not isinstance(address, str):
             raise UserError(f"executor.address={address!r} must be the address of a Ray cluster, such as 'auto'.")
         self.jobs, self.threads, self.address, self.gpus = jobs, threads, address, gpus
+        # none asked for are shared by all pieces, on one machine
+        self.gpu_share = float(gpus) or 1 / jobs
         self._task: Any = None
         self._running: set[Any] = set()
         self._stopped, self._changing = False, threading.Lock()

@@ -20,7 +20,7 @@ EVERY = 10.0
 
 
 def gpu_hours(seconds: float) -> dict[str, float]:
-    """As ``gpu_hours`` what processes with a GPU each hold in so many seconds; nothing on the CPU."""
+    """``gpu_hours`` of so many seconds, in which each process has a GPU; nothing on the CPU."""
     return {} if get_device() == "cpu" else {"gpu_hours": seconds * distributed.world_size() / 3600}
 
 

@@ -21,11 +21,11 @@ from mmengine.config import Config
 
 from search.engine import checkpoint
 from search.engine import config as config_files
-from search.engine.errors import UserError
-from search.engine.executors import Executor, InProcess, Local, Work, WorkFailed
+from search.engine.errors import UserError, WorkFailed
+from search.engine.executors import Executor, InProcess, Local, Work
 from search.engine.search import search
 from search.engine.searchable import set_architecture
-from search.engine.spent import Spent, earlier
+from search.engine.spent import Spent, earlier, gpu_hours
 from search.engine.train import evaluate, train
 
 RESULT, TEST, FAILED, LOG = "result.json", "test.json", "failed.json", "output.log"
@@ -105,9 +105,10 @@ class Execution:
 
         ``so_far`` is called with the first runs' results whenever these are a tenth of all more than before, but for the last.
 
-        A result: ``seconds``, ``cpu_seconds`` (processor time of all its attempts, see `Spent`), ``images`` (training images,
-        see `images_of`), and of a training ``params``, ``macs``, ``validation``, and ``test`` where asked for. Of a failed run:
-        ``failed``, a sentence, and ``attempts``; its ``validation`` is nan, its costs None, its time that of the attempts.
+        A result: ``seconds``, ``cpu_seconds`` (processor time of all its attempts, see `Spent`), ``gpu_seconds`` (its share of
+        them where several runs have one GPU), ``images`` (training images, see `images_of`), and of a training ``params``,
+        ``macs``, ``validation``, and ``test`` where asked for. Of a failed run: ``failed``, a sentence, and ``attempts``; its
+        ``validation`` is nan, its costs None, its time that of the attempts.
         Raises UserError for a run that fails by a user's mistake, or whose directory holds another run.
         """
         # a run may be asked for twice: two groups can keep the same architecture
@@ -154,7 +155,8 @@ class Execution:
         return True
 
     def _execute(self, run: Run) -> None:
-        work = Work(run.name, functools.partial(perform, run, self.steps), run.work_dir, run.work_dir / LOG)
+        call = functools.partial(perform, run, self.steps, self._executor.gpu_share)
+        work = Work(run.name, call, run.work_dir, run.work_dir / LOG)
         start = time.monotonic()
         for attempt in range(1, self.retries + 2):
             if self._stopped.is_set():
@@ -174,11 +176,12 @@ class Execution:
         # processes that were killed at once have written nothing
         spent = earlier(run.work_dir, fingerprint)
         record |= {"seconds": seconds, "cpu_seconds": seconds * self._executor.threads if spent is None else spent, "images": 0}
+        record["gpu_seconds"] = 3600 * gpu_hours(seconds).get("gpu_hours", 0.0) * self._executor.gpu_share
         checkpoint.write_json(run.work_dir / FAILED, record | {"params": None, "macs": None, "validation": None})
 
 
-def perform(run: Run, steps: Steps) -> None:
-    """Do what of a run isn't done yet, and write its result."""
+def perform(run: Run, steps: Steps, gpu_share: float = 1.0) -> None:
+    """Do what of a run isn't done yet, and write its result. ``gpu_share``: of each GPU that it uses, if it does."""
     cfg = run.load()
     fingerprint = _fingerprint(run, cfg)
     if not (run.work_dir / RESULT).exists():
@@ -194,6 +197,8 @@ def perform(run: Run, steps: Steps) -> None:
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
         result["cpu_seconds"] = cpu_seconds
+        hours = gpu_hours(summary["seconds"]) if run.kind == "train" else summary
+        result["gpu_seconds"] = 3600 * hours.get("gpu_hours", 0.0) * gpu_share
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,19 @@ from mmcv.image import rescale_size
 
 from search.engine.errors import UserError
 from search.engine.task_data import LOADERS, datasets_by_key
+from search.registry import DATASETS
 from tasks.detection import annotations, layout
 
 # of the embedded scenes, where their settings don't say
 _SCENES = (128, 192)
 # whose transforms don't scale at random, the first that there is
 _TESTED = ("test_dataloader", "val_dataloader")
+_SCALING = ("Resize", "FixScaleResize", "FixShapeResize", "RandomResize", "RandomChoiceResize")
+# transforms after which the size of images is known here
+_KNOWN = (
+    *("LoadImageFromFile", "LoadImage", "LoadAnnotations", "RandomFlip", "PhotoMetricDistortion", "PackDetInputs"),
+    *(*_SCALING, "RandomCrop", "Pad"),
+)
 
 
 def image_size(cfg: Mapping[str, Any], loader: str = "train_dataloader") -> tuple[int, int, int]:
@@ -40,11 +48,15 @@ def tested_size(cfg: Mapping[str, Any]) -> tuple[int, int, int]:
 
     The scale of the test's transforms; without a test the validation's, else the training's. Where they keep the aspect ratio
     that is an image of the scale's own, lying (as by ``scale=(1333, 800)``), unless the images are known to have one size
-    (`CocoScenes`). Where no transform scales or cuts, the largest height and width in the annotation file.
+    (`CocoScenes`). Where no transform scales or cuts, the largest height and width in the annotation file; where one isn't of
+    those known here, such as one of your own, what it makes of the first image.
     """
     loader = next(name for name in (*_TESTED, *LOADERS) if cfg.get(name) is not None)
     _, dataset = next(datasets_by_key(loader, cfg[loader]))
     transforms = dataset.get("pipeline", ())
+    if any(_name(transform) not in _KNOWN or "scale_factor" in transform for transform in transforms):
+        channels, height, width = DATASETS.build(copy.deepcopy(dict(dataset)))[0]["inputs"].shape
+        return channels, *padded(cfg["model"], height, width)
     size = _own_size(dataset)
     if size is None:
         scales = [found for transform in transforms if (found := _scales(transform))]
@@ -99,7 +111,8 @@ def _after(transform: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[
     name = _name(transform)
     if scales := _scales(transform):
         largest = max(transform.get("ratio_range") or (1.0,))
-        keeps = transform.get("keep_ratio", False)
+        # of a fixed shape the rest is padded
+        keeps = transform.get("keep_ratio", False) and name != "FixShapeResize"
         sizes = [_resized([int(side * largest) for side in scale], size, keeps) for scale in scales]
         return max(high for high, _ in sizes), max(wide for _, wide in sizes)
     if name == "RandomCrop" and transform.get("crop_type", "absolute").startswith("absolute"):
@@ -116,12 +129,15 @@ def _after(transform: Mapping[str, Any], size: tuple[int, int] | None) -> tuple[
 
 def _scales(transform: Mapping[str, Any]) -> list[tuple[int, int]]:
     """(W, H) that a transform may scale images to or into; empty for other transforms."""
-    found = None
-    if _name(transform) in ("Resize", "RandomResize", "RandomChoiceResize"):
-        found = transform.get("scale", transform.get("scales"))
+    if _name(transform) not in _SCALING:
+        return []
+    if "height" in transform:
+        return [(transform["width"], transform["height"])]
+    found = transform.get("scale", transform.get("scales"))
     if found is None:
         return []
-    return [tuple(scale) for scale in ([found] if not isinstance(found[0], list | tuple) else found)]
+    several = not isinstance(found, int) and isinstance(found[0], list | tuple)
+    return [(scale, scale) if isinstance(scale, int) else tuple(scale) for scale in (found if several else [found])]
 
 
 def _resized(scale: Sequence[int], size: tuple[int, int] | None, keep_ratio: bool) -> tuple[int, int]:

@@ -32,6 +32,21 @@ def test_a_jpeg_file_that_is_cut_short_is_refused(tmp_path, settings, share):
         LoadImage()(dict(img_path=str(path)))
 
 
+@pytest.mark.parametrize("bytes_", [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff"], ids=len)
+def test_next_to_nothing_is_refused(tmp_path, bytes_):
+    (tmp_path / "cut.jpg").write_bytes(bytes_)
+    with pytest.raises(UserError, match="cannot read" if bytes_ else "the file is empty; replace or remove this file"):
+        LoadImage()(dict(img_path=str(tmp_path / "cut.jpg")))
+
+
+def test_what_may_be_empty_is_left_out(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(jpeg()[:-100])
+    load = LoadImage(ignore_empty=True)
+    assert load(dict(img_path=str(tmp_path / "cut.jpg"))) is None and load(dict(img_path=str(tmp_path / "none.jpg"))) is None
+    with pytest.raises(UserError, match="cannot read"):
+        LoadImage(backend_args=dict(backend="local"))(dict(img_path=str(tmp_path / "cut.jpg")))
+
+
 @pytest.mark.parametrize("settings", [{}, dict(progressive=True), dict(comment=b"\xff\xd9")], ids=str)
 @pytest.mark.parametrize("more", [b"", b"\0" * 100, b"a second image", b"\xff\xd9"], ids=len)
 def test_what_is_behind_the_end_does_no_harm(tmp_path, settings, more):

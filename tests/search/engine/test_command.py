@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from search import space
 from search.engine.command import RESUME, guarded, load, mistake, mistake_of_work, say
-from search.engine.errors import UserError
+from search.engine.errors import UserError, WorkFailed
 
 
 def caught(action):
@@ -85,7 +85,7 @@ def test_what_may_not_be_met_again_is_no_mistake_of_work(name):
         assert mistake(error) and mistake_of_work(error) is None
 
 
-@pytest.mark.parametrize("name", ["ENOENT", "EACCES", "EROFS", "ENOSPC", "EDQUOT"])
+@pytest.mark.parametrize("name", ["ENOENT", "EACCES", "EROFS", "ENOSPC", "EDQUOT", "EINVAL", "ENOLCK"])
 def test_a_wrong_path_and_a_full_disk_are_mistakes_of_work_too(name):
     number = getattr(errno, name)
     for error in (
@@ -103,6 +103,11 @@ def test_errors_of_a_loader_s_process_lose_their_traceback(ours):
     error = caught(lambda: list(DataLoader(ReadsAChangedFile(ours), num_workers=1)))
     assert "Traceback" in str(error)
     assert mistake(error) == ("there is no architecture file /no/such/file" if ours else None)
+
+
+def test_a_run_that_failed_is_named_in_a_line(capsys):
+    assert guarded(lambda: fail(WorkFailed("trial 3 stopped with exit code -9; see W/output.log"))) == 1
+    assert capsys.readouterr().err == "error: trial 3 stopped with exit code -9; see W/output.log\n"
 
 
 def test_ctrl_c_says_how_to_go_on(capsys):

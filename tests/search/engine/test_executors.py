@@ -166,7 +166,8 @@ def test_a_process_that_cannot_be_started_is_no_mistake(tmp_path, monkeypatch):
     """There are too many of them, or no memory for one: a trial is tried again, as after any failure."""
     from multiprocessing.context import ForkServerProcess
 
-    from search.engine.executors import Work, WorkFailed
+    from search.engine.errors import WorkFailed
+    from search.engine.executors import Work
 
     def refuse(process):
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))

@@ -84,6 +84,15 @@ def test_processes_add_up_and_gpus_are_counted_by_the_seconds_that_they_are_held
     assert both["cpu_hours"] == pytest.approx(2 * alone["cpu_hours"], rel=0.5) and alone["cpu_hours"] >= 0.1 / 3600
 
 
+@pytest.mark.parametrize(("share", "seconds"), [(1.0, 1.0), (0.25, 0.25)])
+def test_of_a_gpu_that_several_runs_share_each_counts_its_part(tmp_path, monkeypatch, share, seconds):
+    monkeypatch.setattr(spent, "get_device", lambda: "cuda")
+    (tmp_path / "train").mkdir()
+    perform(run(tmp_path), Steps(train=finish), share)
+    # the training says that it took a second
+    assert json.loads((tmp_path / "train" / "result.json").read_text())["gpu_seconds"] == pytest.approx(seconds)
+
+
 def test_every_process_keeps_its_own_seconds(tmp_path, monkeypatch):
     with Spent(tmp_path, "a"):
         burn(0.1)

@@ -43,6 +43,12 @@ def config(root, transforms, divisor=1, path="configs/detection/retinanet_resnet
         ([resize((128, 96), keep_ratio=True), dict(type="mmdet.Pad", pad_to_square=True)], 1, (128, 128)),
         ([resize((128, 96), keep_ratio=True), dict(type="mmdet.Pad", size=(200, 150))], 32, (160, 224)),
         ([resize((100, 70), keep_ratio=False)], 1, (70, 100)),
+        ([resize(80)], 1, (80, 80)),
+        ([dict(type="mmdet.FixScaleResize", scale=(128, 96), keep_ratio=True)], 32, (96, 128)),
+        ([dict(type="mmdet.FixShapeResize", width=100, height=90, keep_ratio=True)], 1, (90, 100)),
+        # not known here
+        ([dict(type="mmdet.ResizeShortestEdge", scale=30, resize_type="mmdet.Resize")], 1, (30, 40)),
+        ([dict(type="mmdet.Resize", scale_factor=0.5, keep_ratio=True)], 1, (24, 32)),
     ],
 )
 def test_it_is_what_an_image_of_the_scales_aspect_ratio_becomes(task, make_coco, tmp_path, transforms, divisor, size):
