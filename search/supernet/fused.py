@@ -27,7 +27,7 @@ from search.supernet.bank import Alike, Normed, chain_norms, job_of, pool_name, 
 from search.supernet.batched import BatchedPlan
 from search.supernet.candidates import Chain, Pool, Same
 from search.supernet.graph import Fuse
-from search.supernet.norms import Moves, Norms, uses_own_statistics, single_value_error
+from search.supernet.norms import Moves, Norms, single_value_error, uses_own_statistics
 
 
 class TritonPlan(BatchedPlan):
