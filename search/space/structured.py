@@ -168,7 +168,7 @@ class Order(_Placed):
         return math.factorial(len(self.items))
 
     def at(self, index: int) -> Value:
-        # as the steps say, without their table of all sets of items
+        # the order that `_Stepped.at` gives, without its table over all sets of items, of which there are 2^n
         assert 0 <= index < self.count, index
         left, value = list(self.items), []
         while left:

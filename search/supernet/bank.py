@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from search.kernels.pool_3x3 import avg_pool_3x3, max_pool_3x3
 from search.kernels.separable import norm_relu_separable, relu_convolution, relu_separables
 from search.supernet.candidates import Chain, Dense, Geometry, Halves, Kind, Pool, Same
-from search.supernet.norms import ONE, Norms, Passes, by_their_own
+from search.supernet.norms import ONE, Norms, Passes, uses_own_statistics
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Alike:
 
 
 class Normed(Protocol):
-    """A job whose maps are normalised, weighted and summed by one operation: batch norms of equal settings end it."""
+    """A job whose maps are normalised, weighted and summed by one operation: norms of equal settings end it."""
 
     targets: list[Target]
     norm: Norms
@@ -230,7 +230,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 def shared_norm(pool: Pool) -> bool:
     """Whether a pool's norm does the same to all targets: it reads the batch's statistics, and has no affine parameters."""
-    return pool.norm is None or by_their_own(pool.norm)
+    return pool.norm is None or uses_own_statistics(pool.norm)
 
 
 def pool_job(targets: list[Target], pools: Sequence[Pool], passes: Passes) -> Pools | Shared:

@@ -1,9 +1,8 @@
 """What a candidate operation is made of, read off its modules, so that plans can run many of one kind together.
 
 Known kinds: rows of (ReLU, depthwise, pointwise, norm), (ReLU, full convolution, norm), factorized reductions, pools with or
-without a norm, the identity, and the zero. Norms are batch norms; those of the rows may be group norms without scale and shift,
-of more than a channel.
-Anything else is `Other` and runs as the module it is.
+without a norm, the identity, and the zero. Norms are batch norms; those of the rows may also be group norms without scale and
+shift whose groups have more than one channel. Anything else is `Other` and runs as the module it is.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from search.supernet.bank import Alike, Normed, chain_norms, job_of, pool_name, 
 from search.supernet.batched import BatchedPlan
 from search.supernet.candidates import Chain, Pool, Same
 from search.supernet.graph import Fuse
-from search.supernet.norms import Moves, Norms, by_their_own, single_value
+from search.supernet.norms import Moves, Norms, single_value_error, uses_own_statistics
 
 
 class TritonPlan(BatchedPlan):
@@ -121,7 +121,7 @@ class Fused:
         values = len(x) * math.prod(-(-side // self._structure.stride) for side in x.shape[2:])
         # of pools and identities alone nothing may be normalised
         if values <= 1 and any(_norms_of(alike) for alike in self._alikes):
-            raise single_value(x)
+            raise single_value_error(x)
         weights = x.new_empty(0) if self._weights is None else self._weights
         others = [job.maps(x) for job in self._jobs]
         y, self._batches = mixed_state(x, weights, self._structure, self.gates, *self._vectors, others, self._eps())
@@ -208,7 +208,7 @@ def _fused(group: Sequence[Alike], recompute: bool) -> tuple[Fused | None, list[
 def _fits(alike: Alike, stride: int) -> bool:
     """Whether the operation knows such candidates, by batch statistics."""
     first = alike.kinds[0]
-    if any(isinstance(norm, nn.GroupNorm) or not by_their_own(norm) for norm in _norms_of(alike)):
+    if any(isinstance(norm, nn.GroupNorm) or not uses_own_statistics(norm) for norm in _norms_of(alike)):
         return False
     if isinstance(first, Chain):
         return all(part.depthwise.kernel_size[0] in (3, 5, 7) and part.geometry[2] in (1, 2) for part in first.parts)

@@ -2,7 +2,7 @@
 
 All parameters of the candidates are concatenated once and cut into what the jobs read, and all their weights (gate of the
 operation times gate of the edge) are one vector: a few operations for a whole graph, forward and backward. Cells that read the
-same gates share the vector, passes one after the other the parameters.
+same gates share the vector; passes that run one after the other share the concatenated parameters.
 
 P passes through the graph may lie side by side, as maps [B*P, C, H, W] (see norms.py). A given state that is the same in all of
 them is `common`: what leaves it is computed once.

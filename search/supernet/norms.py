@@ -32,12 +32,12 @@ class Passes(NamedTuple):
 ONE = Passes()
 
 
-def by_their_own(norm: nn.BatchNorm2d | nn.GroupNorm) -> bool:
+def uses_own_statistics(norm: nn.BatchNorm2d | nn.GroupNorm) -> bool:
     """Whether a norm reads the statistics of what it normalises, not running ones."""
     return isinstance(norm, nn.GroupNorm) or norm.training or norm.running_mean is None
 
 
-def single_value(z: Tensor) -> ValueError:
+def single_value_error(z: Tensor) -> ValueError:
     """What torch's batch norm says of maps that have one value a channel, and so no variance."""
     return ValueError(f"Expected more than 1 value per channel when training, got input size {z.shape}")
 
@@ -61,7 +61,7 @@ class Norms:
         self.groups = first.num_groups if isinstance(first, nn.GroupNorm) else 0
         self.eps = first.eps
         self.tracked = not self.groups and first.training and first.track_running_stats and first.running_mean is not None
-        self.training = by_their_own(first)
+        self.training = uses_own_statistics(first)
         self.momentum = momentum_of(first) if self.tracked else 0.0
         self.batch: tuple[Tensor, Tensor] | None = None
         self.running: tuple[Tensor, Tensor] | None = None
@@ -71,13 +71,13 @@ class Norms:
     def read_as(self, z: Tensor) -> tuple[int, int] | None:
         """Images and channels that these norms read maps z [B*P, T*C, H, W] as, in z's order; None: as they are.
 
-        Raises `single_value`.
+        Raises `single_value_error`.
         """
         images, channels = len(z) // self.passes.beside, self.passes.beside * z.shape[1]
         if self.groups:
             images, channels = 1, len(z) * len(self.norms) * self.groups
         if self.training and z.numel() <= channels:
-            raise single_value(z)
+            raise single_value_error(z)
         return None if channels == z.shape[1] and images == len(z) else (images, channels)
 
     def read_running(self) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,14 @@
 """A small supernet of every network that has a `MixedDag`, executed by two plans, and how equal these are."""
 
 import copy
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from backbones import AutoDeepLab, AutoFPN, CellNet, DensePredictionCell, HeadCell
 from search.supernet import ArchParams, Relax, Softmax, building, record
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from tests.devices import DEVICE
 
 
 class Levels(nn.Module):
@@ -80,13 +80,28 @@ def executed_by(plan, memory, network, k):
     return params, reference, other
 
 
-def results(params, model, x, gate=None, dtype=torch.float32):
-    """By kind and name what a forward and backward gives in a dtype; running statistics are moved by it."""
+def softmax(params):
+    """The usual gate."""
+    return params.gated(Softmax())
+
+
+@contextmanager
+def autocast(params):
+    """The same in bfloat16 where autocast says so."""
+    with params.gated(Softmax()), torch.autocast(DEVICE, torch.bfloat16):
+        yield
+
+
+def results(params, model, x, gate=softmax, dtype=torch.float32):
+    """By kind and name what a forward and backward gives in a dtype; running statistics are moved by it.
+
+    gate: logits -> a context in which the forward runs.
+    """
     params, model = params.to(dtype), model.to(dtype)
     for p in [*model.parameters(), *params.parameters()]:
         p.grad = None
     x = x.to(dtype, copy=True).requires_grad_()
-    with params.gated(Softmax()) if gate is None else gate():
+    with gate(params):
         maps = [y for y in model(x) if y is not None]
     sum((y * torch.linspace(-1, 1, y.numel(), dtype=dtype, device=y.device).view(y.shape)).sum() for y in maps).backward()
     found = {
@@ -113,28 +128,28 @@ def require_equal(reference, other):
             assert t is None or (t - found).abs().max() <= 1e-10 * max(1.0, float(t.abs().max())), (kind, name)
 
 
-def require_as_accurate(exact, reference, other):
-    """Relative RMS errors in float32 are those of float32 sums: at most twice the reference plan's own, or 1e-5."""
+def require_as_accurate(exact, reference, other, rounding=1e-5):
+    """Relative RMS errors are those of the type's sums: at most twice the reference plan's own, or `rounding`."""
     for kind in exact:
         t, own, found = (flat(result[kind]) for result in (exact, reference, other))
         if t.numel():
             error = float((found - t).norm())
-            assert error <= max(1e-5 * float(t.norm()), 2 * float((own - t).norm())), (kind, error, float(t.norm()))
+            assert error <= max(rounding * float(t.norm()), 2 * float((own - t).norm())), (kind, error, float(t.norm()))
 
 
 def flat(tensors):
     return torch.cat([torch.zeros(0).double().to(DEVICE), *(t.double().flatten() for t in tensors.values() if t is not None)])
 
 
-def check(plan, network, k, training, dtype, memory="fast", gate=None, x=None):
-    """The plan's results are the reference's; `gate`: logits -> another gate than the softmax; `x`: other images."""
+def check(plan, network, k, training, dtype, memory="fast", gate=softmax, x=None):
+    """The plan's results are the reference's; `gate`: as in `results`; `x`: other images."""
     params, *models = executed_by(plan, memory, network, k)
     for model in models:
         model.train(training)
-    x, opened = image(network) if x is None else x, None if gate is None else (lambda: gate(params))
+    x = image(network) if x is None else x
     reference, other = models
-    exact = results(params, copy.deepcopy(reference), x, opened, torch.float64)
+    exact = results(params, copy.deepcopy(reference), x, gate, torch.float64)
     if dtype is torch.float64:
-        require_equal(exact, results(params, other, x, opened, dtype))
+        require_equal(exact, results(params, other, x, gate, dtype))
     else:
-        require_as_accurate(exact, *(results(params, model, x, opened, dtype) for model in models))
+        require_as_accurate(exact, *(results(params, model, x, gate, dtype) for model in models))

@@ -3,20 +3,30 @@
 NAS-FPN's relaxation has one way of execution (`backbones/merging_mixture.py`); Triton runs in its interpreter without a GPU.
 """
 
+import copy
 import inspect
-from importlib.util import find_spec
 from itertools import product
 
 import pytest
 import torch
 
 from search.testing import registered_searchable
-from tests.backbones.small_supernets import NETWORKS, cells, check
+from tests.backbones.small_supernets import (
+    NETWORKS,
+    autocast,
+    cells,
+    check,
+    executed_by,
+    heads,
+    image,
+    require_as_accurate,
+    results,
+)
+from tests.devices import needs_triton
 
 SHARES = (1, 2, 4, 8)
 POLICIES = ("fast", "balanced", "small")
 slow = pytest.mark.slow
-triton = pytest.mark.skipif(not find_spec("triton"), reason="needs triton")
 
 
 def test_every_network_with_plans_is_here():
@@ -37,6 +47,13 @@ def test_batched(network, k, memory, training, dtype):
     check("batched", network, k, training, dtype, memory)
 
 
+def test_batched_under_autocast_with_group_norms():
+    params, reference, batched = executed_by("batched", "fast", heads, 1)
+    x = image(heads)
+    exact = results(params, copy.deepcopy(reference), x, dtype=torch.float64)
+    require_as_accurate(exact, *(results(params, model.float(), x, autocast) for model in (reference, batched)))
+
+
 def triton_cases():
     """What is quick in the interpreter: cells in eval mode. A quick one in training mode is in test_fused.py."""
     for network, k, training in product(NETWORKS, SHARES, (True, False)):
@@ -45,13 +62,13 @@ def triton_cases():
         yield pytest.param(network, k, training, id=name, marks=[] if quick else slow)
 
 
-@triton
+@needs_triton
 @pytest.mark.parametrize(("network", "k", "training"), triton_cases())
 def test_triton(network, k, training):
     check("triton", network, k, training, torch.float32)
 
 
-@triton
+@needs_triton
 @slow
 @pytest.mark.parametrize("memory", POLICIES[1:])
 def test_triton_when_recomputed(memory):

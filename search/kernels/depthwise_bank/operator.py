@@ -6,7 +6,6 @@ Letters: B batch, C channels, H x W input, H' x W' output; M candidates, candida
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from search.kernels.depthwise_bank.arguments import cast_for_autocast, check, memory_format, output_size
 from search.kernels.depthwise_bank.reference import depthwise_bank_reference
+from search.kernels.triton_package import HAS_TRITON, require_triton_package
 from search.kernels.wanted import runs
 
-_HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -54,7 +53,7 @@ def depthwise_bank(
     x, weights = cast_for_autocast(x, weights)
     check(x, weights, dilations, stride, pools)
     with torch.autocast(x.device.type, enabled=False):
-        if not (_HAS_TRITON and x.is_cuda and x.dtype in _DTYPES if triton is None else triton):
+        if not (HAS_TRITON and x.is_cuda and x.dtype in _DTYPES if triton is None else triton):
             convs, pooled = depthwise_bank_reference(x, weights, dilations, stride, pools, relu)
             return convs, pooled
         if x.dtype not in _DTYPES:
@@ -79,9 +78,7 @@ def forward_op(
 
     Positions are uint8 [B, C, H', W']: the row-major number, 0 to 8, of the maximum in its window, padding counted.
     """
-    # not before: fake tensors, which the planner counts, need no kernel
-    if not _HAS_TRITON:
-        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
+    require_triton_package()
     # imported where it runs: the package works without triton
     from search.kernels.depthwise_bank import launch
 

@@ -6,16 +6,15 @@ Letters: B batch, C channels, H x W the state, H' x W' the targets; T targets; J
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from search.kernels.mixed_state.structure import Structure
+from search.kernels.triton_package import require_triton_package
 from search.kernels.wanted import asked_for
 
-_HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # statistics of a norm: of C channels in all, mean and unbiased variance [C]
 Statistics = list[tuple[Tensor, Tensor]]
@@ -73,9 +72,7 @@ def forward_op(
     eps: float,
 ) -> list[Tensor]:
     """y and what `passes.Kept` lists; structure: `Structure.numbers`."""
-    # not before: fake tensors, which the planner counts, need no kernel
-    if not _HAS_TRITON:
-        raise ValueError("a state's mixed operations as kernels need the package triton: install it, or set plan='batched'.")
+    require_triton_package("plan='triton'", "set plan='batched'")
     # imported where it runs: the package works without triton
     from search.kernels.mixed_state import passes
 

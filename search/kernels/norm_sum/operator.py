@@ -1,7 +1,6 @@
 """The normalised weighted sum as functional operators around the Triton kernels. Shapes as in reference.py."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -9,8 +8,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from search.kernels.norm_sum.arguments import Rows, cast_for_autocast, memory_format, prepare
 from search.kernels.norm_sum.torch_function import norm_sum_torch
+from search.kernels.triton_package import HAS_TRITON, require_triton_package
 
-_HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -45,7 +44,7 @@ def norm_sum(
     Raises ValueError for shapes that don't fit, fewer than two values a channel, or kernels that can't run.
     """
     if triton is None:
-        kernels = _HAS_TRITON and bool(zs) and zs[0].is_cuda and zs[0].dtype in _DTYPES and zs[0].numel() > 0
+        kernels = HAS_TRITON and bool(zs) and zs[0].is_cuda and zs[0].dtype in _DTYPES and zs[0].numel() > 0
     else:
         kernels = triton
     if not kernels:
@@ -74,9 +73,7 @@ def forward_op(
     normalise: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y [B, C, H, W]; mean, unbiased variance and inverse standard deviation, each [N, C] in float32."""
-    # not before: fake tensors, which the planner counts, need no kernel
-    if not _HAS_TRITON:
-        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
+    require_triton_package()
     # imported where it runs: the package works without triton
     from search.kernels.norm_sum import launch
 

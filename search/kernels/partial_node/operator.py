@@ -9,7 +9,6 @@ Shapes: B batch, K groups, T = C / K channels that the candidates see, R = C - T
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -18,8 +17,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from search.kernels.partial_node import arguments
 from search.kernels.partial_node.torch_path import max_pool_2x2_torch, partial_node_torch
+from search.kernels.triton_package import HAS_TRITON, require_triton_package
 
-_HAS_TRITON = find_spec("triton") is not None
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -82,9 +81,7 @@ def forward_op(
 
     Without mixed tensors all channels are in the rests.
     """
-    # not before: fake tensors, which the planner counts, need no kernel
-    if not _HAS_TRITON:
-        raise ValueError("triton=True needs the package triton: install it, or pass triton=None.")
+    require_triton_package()
     # imported where it runs: the package works without triton
     from search.kernels.partial_node import launch
 
@@ -209,7 +206,7 @@ def _recorded(*xs: Tensor | None) -> bool:
 
 def _use_triton(x: Tensor, wanted: bool | None) -> bool:
     if wanted is None:
-        return _HAS_TRITON and x.is_cuda and x.dtype in _DTYPES
+        return HAS_TRITON and x.is_cuda and x.dtype in _DTYPES
     if wanted and x.dtype not in _DTYPES:
         raise ValueError(f"the Triton kernels take float32, bfloat16 and float16, not {x.dtype}: pass triton=None.")
     return wanted

@@ -10,10 +10,10 @@ from search.kernels.launches import triton_launches
 from search.kernels.norm_sum import norm_sum
 from search.kernels.partial_node import partial_node
 from search.supernet import ArchParams, Relax, Softmax, building, record
+from tests.devices import DEVICE
 from tests.search.kernels.kernel_testing import poisoned
 
 triton = pytest.importorskip("triton")
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 on_any_device = pytest.mark.parametrize("device", [DEVICE, "meta"])
 FLOAT = 4
 

@@ -6,16 +6,15 @@ import torch
 import backbones  # noqa: F401 - registers what our_variant builds
 from search.cost.launches import count_launches
 from search.engine.peer_step import PEERS, our_variant
+from tests.devices import DEVICE
 
 pytest.importorskip("triton")
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def launches(peer: str, channels: int, layers: int, plan: str, image: int) -> int:
     """Of one phase, forward and backward; how many and how large the images are makes no difference."""
     torch.manual_seed(0)
-    variant = our_variant(PEERS[peer], channels, layers, PEERS[peer].partial, plan, "fast", DEVICE)
+    variant = our_variant(PEERS[peer], channels, layers, PEERS[peer].partial, plan, "fast", torch.device(DEVICE))
     batch = torch.randn(2, 3, image, image, device=DEVICE), torch.randint(10, (2,), device=DEVICE)
     return count_launches(lambda: variant.phase(*batch), dry=True).total
 

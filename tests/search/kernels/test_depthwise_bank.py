@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import bytes_kept
 from search.kernels.depthwise_bank import depthwise_bank, depthwise_bank_reference, launch, operator
+from tests.devices import DEVICE
 from tests.search.kernels.kernel_testing import ROOT, poisoned, relative_rms
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS error against float64, of outputs and of gradients: half types by their rounding (the interpreter cuts
 # bfloat16 off, where GPUs round)
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3}

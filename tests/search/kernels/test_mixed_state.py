@@ -8,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import bytes_kept
 from search.kernels.mixed_state import Structure, mixed_state, mixed_state_reference, operator
+from tests.devices import DEVICE
 from tests.search.kernels.kernel_testing import poisoned, relative_rms
 
 pytest.importorskip("triton")
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # the candidates of DARTS
 DARTS = Structure(2, (2, 2, 1, 1), (3, 5, 3, 5, 3, 5), (1, 1, 2, 2, 1, 1), 1, True, True, True, True, 0)
 SMALL = Structure(2, (2, 1), (3, 3, 5), (1, 2, 1), 1, True, True, True, True, 0)

@@ -13,9 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search.cost import bytes_kept
 from search.kernels.norm_sum import launch, norm_sum, norm_sum_reference, norm_sum_torch, operator
+from tests.devices import DEVICE
 from tests.search.kernels.kernel_testing import ROOT, TYPES_AND_LAYOUTS, poisoned, relative_rms
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS error against float64, of outputs and of gradients: half types by their rounding (the interpreter cuts
 # bfloat16 off, where GPUs round)
 BOUNDS = {torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float64: 1e-12}

@@ -21,9 +21,9 @@ from search.kernels.partial_node import (
     partial_node_torch,
 )
 from search.supernet import partial
+from tests.devices import DEVICE
 from tests.search.kernels.kernel_testing import ROOT, TYPES_AND_LAYOUTS, poisoned, relative_rms
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # relative RMS error against float64, of outputs and of gradients: half types by their rounding (the interpreter cuts
 # bfloat16 off, where GPUs round)
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 6e-3, torch.float16: 1e-3, torch.float64: 1e-12}

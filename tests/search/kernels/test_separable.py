@@ -14,15 +14,16 @@ from search.kernels.separable import (
     relu_separable,
     relu_separable_reference,
 )
+from tests.devices import on_every_device
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+pytestmark = on_every_device
 GEOMETRIES = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)]
 SIZES = [(8, 8), (7, 5), (2, 6)]
 
 
 @pytest.fixture(autouse=True)
-def on_the_device():
-    with torch.device(DEVICE):
+def on_the_device(device):
+    with torch.device(device):
         yield
 
 

@@ -1,34 +1,36 @@
-"""torch.compile traces the fast plans: a compiled graph equals the eager one, forward, backward and running statistics."""
+"""torch.compile takes the fast plans and gives what they give eagerly: forward, backward and running statistics.
+
+Python that gathers candidates and moves statistics breaks its graphs (25 times in this cell, torch 2.14), and what lies between
+is compiled. So `fullgraph=True` is refused, and these tests say that the operations that compute are in compiled graphs.
+"""
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
-from search.supernet import Softmax
-from tests.search.supernet.test_layouts import dag_of, states_of
+from tests.backbones.small_supernets import require_as_accurate, results
+from tests.devices import needs_triton
+from tests.search.supernet.small_cells import cell_of, states
 
-pytest.importorskip("triton")
-
-
-def step(dag, params, states, run):
-    """Nodes, all gradients and running statistics of one step."""
-    for leaf in (*dag.parameters(), *params.parameters(), *states):
-        leaf.grad = None
-    with params.gated(Softmax()):
-        nodes = torch.stack(run(*states))
-    nodes.square().sum().backward()
-    grads = [leaf.grad for leaf in (*states, *dag.parameters(), *params.parameters())]
-    running = [buffer for name, buffer in dag.named_buffers() if "running" in name]
-    return [t.detach().clone() for t in (nodes, *grads, *running)]
+OPERATIONS = {
+    "batched": {"aten::convolution", "aten::bmm", "aten::rsqrt"},
+    "triton": {"visnas::mixed_state", "visnas::partial_node"},
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("plan", ["batched", "triton"])
-def test_equals_the_graph_that_runs_eagerly(plan):
-    states = [state.requires_grad_() for state in states_of(4)]
-    (eager, params), (traced, same) = dag_of(plan), dag_of(plan)
+@pytest.mark.parametrize("plan", ["batched", pytest.param("triton", marks=needs_triton)])
+def test_equals_the_cell_that_runs_eagerly(plan):
+    compiled = set()
+
+    def note(graph, _):
+        compiled.update(node.target.name().split(".")[0] for node in graph.graph.nodes if hasattr(node.target, "name"))
+        return make_boxed_func(graph)
+
+    exact = results(*cell_of("reference"), states(), dtype=torch.float64)
+    (params, eager), (same, traced) = cell_of(plan), cell_of(plan)
     torch.compiler.reset()
-    compiled = torch.compile(traced, backend="aot_eager")
-    for _ in range(2):
-        expected, actual = step(eager, params, states, eager), step(traced, same, states, compiled)
-        for a, e in zip(actual, expected, strict=True):
-            assert (a - e).norm() <= 1e-5 * e.norm()
+    traced.compile(backend=aot_autograd(fw_compiler=note, bw_compiler=lambda graph, _: make_boxed_func(graph)))
+    require_as_accurate(exact, results(params, eager, states()), results(same, traced, states()))
+    assert compiled >= OPERATIONS[plan]

@@ -10,6 +10,7 @@ from backbones.auto_deeplab_cell import candidates as trellis_candidates
 from backbones.operations import darts_candidates
 from search.supernet import ArchParams, MixedDag, Relax, Softmax, building, reading, record
 from search.supernet.graph import Graph
+from search.supernet.mixed import Zero
 
 
 class Odd(nn.Sequential):
@@ -19,10 +20,30 @@ class Odd(nn.Sequential):
         super().__init__(nn.Conv2d(channels, channels, 3, stride, 1, bias=False), nn.BatchNorm2d(channels), nn.Tanh())
 
 
+def grouped(steps, dilation=1):
+    """Rows of separable convolutions with the norms of detection heads: groups of 4 channels, without scale and shift."""
+
+    def made(channels, stride):
+        rows = []
+        for step in range(steps):
+            depthwise = nn.Conv2d(channels, channels, 3, 1 if step else stride, dilation, dilation, groups=channels, bias=False)
+            pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+            rows += [nn.ReLU(), depthwise, pointwise, nn.GroupNorm(channels // 4, channels, affine=False)]
+        return nn.Sequential(*rows)
+
+    return made
+
+
 CANDIDATES = {
     "darts": darts_candidates(False),
     "affine": darts_candidates(True),
     "trellis": trellis_candidates(False),
+    "groups": {
+        "none": lambda _, stride: Zero(stride),
+        "max": lambda _, stride: nn.MaxPool2d(3, stride, 1),
+        "sep": grouped(2),
+        "dil": grouped(1, 2),
+    },
     "odd": {**darts_candidates(False), "odd": Odd},
 }
 
@@ -111,7 +132,8 @@ def test_equal_with_a_cumulative_average():
     check("trellis", momentum=None, count=3)
 
 
-def test_what_passes_share_is_computed_once(monkeypatch):
+@pytest.mark.parametrize("candidates", ["trellis", "groups"])
+def test_what_passes_share_is_computed_once(monkeypatch, candidates):
     made = []
 
     class Counted(Graph):
@@ -120,7 +142,7 @@ def test_what_passes_share_is_computed_once(monkeypatch):
             return super()._of_state(source, x)
 
     monkeypatch.setattr("search.supernet.batched.Graph", Counted)
-    params, (_, cell) = pair("trellis")
+    params, (_, cell) = pair(candidates)
     run(params, cell, torch.randn(3, 8, 7, 6).double(), [torch.randn(3, 8, 7, 6).double() for _ in range(2)])
     # 3 images; the second given state, and the two nodes that others read, of both passes
     assert made == [(0, 3), (1, 6), (2, 6), (3, 6)]
