@@ -39,7 +39,7 @@ RULES = {
     "tasks.mm_ops": ("torch", "torchvision", "mmcv"),
     "tasks.mm_checkpoints": ("search.environment", "torch", "numpy", "mmengine"),
     "tasks.scenes": ("numpy", "PIL", "sklearn"),
-    "tasks.image_files": ("search", "PIL", "mmcv"),
+    "tasks.image_files": ("search", "PIL", "cv2", "mmcv"),
     "tasks.detection": (
         *("search", "tasks.mm_ops", "tasks.mm_checkpoints", "tasks.scenes", "tasks.image_files"),
         *("torch", "torchvision", "numpy", "PIL", "mmengine", "mmcv", "mmdet"),

@@ -177,8 +177,8 @@ def figures(case: Case, rounds: int, device: torch.device) -> dict[str, Any]:
         expected = [tensor.detach() for tensor in step("reference")]
         for way in case.ways:
             errors = [difference(a, b) for a, b in zip(step(way), expected, strict=True)]
-            # max() passes over a NaN; JSON has no infinity
-            ways[way] = {"difference": max(errors) if all(error == error for error in errors) else sys.float_info.max}
+            # max() passes over a NaN
+            ways[way] = {"difference": max(errors) if all(error == error for error in errors) else float("inf")}
     del expected
     for way, row in ways.items():
         row |= counts(case, way, lambda way=way: step(way), device)

@@ -20,6 +20,7 @@ import torch
 
 from search.cost.latency import Timing, device_name, time_in_rounds
 from search.engine.errors import UserError
+from search.engine.history import finite
 from search.engine.memory_plan import execution_name
 from search.space.files import write_atomically
 from search.supernet.plans import MEMORY, PLANS, require_triton
@@ -165,7 +166,7 @@ def check_writable(path: str | None) -> None:
 def write(path: str | None, report: Mapping[str, Any]) -> None:
     """Write a report as JSON, whole or not at all."""
     if path is not None:
-        write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+        write_atomically(path, (json.dumps(finite(report), indent=1) + "\n").encode())
 
 
 def range_text(found: Mapping[str, Any] | None, scale: float = 1.0, digits: int = 2) -> str:

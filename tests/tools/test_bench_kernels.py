@@ -108,6 +108,8 @@ def test_another_mathematics_is_printed_kept_and_an_error(tool, tmp_path, monkey
     monkeypatch.setattr(module, "difference", lambda actual, expected: float("nan"))
     assert run(*options) == 1
     assert "by reference inf, " in capsys.readouterr().err
+    # JSON has no infinity
+    assert json.loads(path.read_text())["cases"][0]["ways"]["reference"]["difference"] is None
 
 
 def test_one_case_and_a_table(tool, capsys, monkeypatch):
