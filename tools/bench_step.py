@@ -81,7 +81,6 @@ def run(args: argparse.Namespace) -> int:
     """Measure beside every project given, print, write."""
     import torch
 
-    import backbones  # noqa: F401
     from search.engine import bench
     from search.engine.errors import UserError, whole_number
     from search.engine.peer_step import PEERS

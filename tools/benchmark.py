@@ -28,6 +28,7 @@ resumes from its checkpoint.
 
 exit codes:
   0    done; benchmark.json, benchmark.md and pareto.svg are in the work directory
+  1    a run failed twice for no fault of yours; its log is named, and the same command tries it again
   2    a mistake in the options, the configs or the data, said in one sentence; nothing was lost
   130  stopped by Ctrl-C; the same command goes on
 """

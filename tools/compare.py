@@ -15,6 +15,7 @@ where it was stopped: finished runs are kept, an interrupted one resumes from it
 
 exit codes:
   0    done; compare.json and report.html are in the work directory
+  1    a run failed twice for no fault of yours; its log is named, and the same command tries it again
   2    a mistake in the options, the configs or the data, said in one sentence; nothing was lost
   3    no network, or none that was drawn, is within the searches' budget
   130  stopped by Ctrl-C; the same command goes on

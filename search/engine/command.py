@@ -1,8 +1,8 @@
 """What the command line tools share: a config with the options merged in, and exit codes instead of tracebacks.
 
 0 success; 2 a mistake of the user's, with one sentence on standard error; 3 a budget that can't be met, likewise; 130
-stopped by the user. Anything else is a fault of the program and shows its traceback, which a run in a process of its own has
-in its log.
+stopped by the user. Anything else is a fault of the program and shows its traceback, but for a run that failed in a process
+of its own: its log has it, which is named in one sentence, with exit code 1.
 """
 
 import argparse

@@ -132,7 +132,7 @@ def _painted(images: Tensor, labels: Tensor) -> Tensor:
 
 
 def our_variant(peer: Peer, channels: int, layers: int, partial: int, plan: str, memory: str, device: torch.device) -> Variant:
-    """Our `CellNet` with the same head, or our `AutoDeepLab` with the paper's (backbones and heads must be imported)."""
+    """Our `CellNet` with the same head, or our `AutoDeepLab` with the paper's (heads must be imported)."""
     options = dict(layers=layers, affine=False, partial=partial, plan=plan, memory=memory)
     if peer.segments:
         options |= dict(type="search.AutoDeepLab", filters=channels, atrous="depthwise")

@@ -19,9 +19,14 @@ NAME = "spent.json"
 EVERY = 10.0
 
 
+def gpu_seconds(seconds: float) -> float:
+    """Of so many seconds, in which each process has a GPU; 0 on the CPU."""
+    return 0.0 if get_device() == "cpu" else seconds * distributed.world_size()
+
+
 def gpu_hours(seconds: float) -> dict[str, float]:
-    """``gpu_hours`` of so many seconds, in which each process has a GPU; nothing on the CPU."""
-    return {} if get_device() == "cpu" else {"gpu_hours": seconds * distributed.world_size() / 3600}
+    """A summary's ``gpu_hours`` of so many GPU-seconds; nothing where there are none."""
+    return {"gpu_hours": seconds / 3600} if seconds else {}
 
 
 def in_words(summary: Mapping[str, Any]) -> str:
@@ -61,7 +66,7 @@ class Spent:
 
     def hours(self, seconds: float) -> dict[str, float]:
         """Of a run of so many seconds ``cpu_hours`` of all processes, which all must ask, and `gpu_hours`."""
-        return {"cpu_hours": sum(distributed.gather(self.cpu_seconds)) / 3600, **gpu_hours(seconds)}
+        return {"cpu_hours": sum(distributed.gather(self.cpu_seconds)) / 3600, **gpu_hours(gpu_seconds(seconds))}
 
     def __enter__(self) -> "Spent":
         self._writes.start()

@@ -35,6 +35,7 @@ from .history import NAME as HISTORY
 from .history import finite
 from .networks import networks_of
 from .run import COST, TRIALS, SearchResult, adapter_of, check_work_dir, environment, prepared, running
+from .spent import gpu_hours
 from .trials import Execution, Run
 
 KIND = "trials"
@@ -272,7 +273,6 @@ def _finish(
     if budget is not None:
         # at the budget's input size, and with latency where it has a table
         derived |= {**budget.figures(best.architecture), "input_size": list(budget.input_size)}
-    gpus = sum(trial.result.get("gpu_seconds", 0.0) for trial in tried) / 3600
     summary = {
         "task": cfg.task,
         "strategy": strategy.name,
@@ -281,7 +281,7 @@ def _finish(
         **environment(),
         "seconds": sum(trial.result["seconds"] for trial in tried),
         "cpu_hours": _cpu_hours(tried),
-        **({"gpu_hours": gpus} if gpus else {}),
+        **gpu_hours(sum(trial.result.get("gpu_seconds", 0.0) for trial in tried)),
         "trials": len(tried),
         "failed": _failed(tried),
         "best_trial": number,

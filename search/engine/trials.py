@@ -25,7 +25,7 @@ from search.engine.errors import UserError, WorkFailed
 from search.engine.executors import Executor, InProcess, Local, Work
 from search.engine.search import search
 from search.engine.searchable import set_architecture
-from search.engine.spent import Spent, earlier, gpu_hours
+from search.engine.spent import Spent, earlier, gpu_seconds
 from search.engine.train import evaluate, train
 
 RESULT, TEST, FAILED, LOG = "result.json", "test.json", "failed.json", "output.log"
@@ -176,7 +176,7 @@ class Execution:
         # processes that were killed at once have written nothing
         spent = earlier(run.work_dir, fingerprint)
         record |= {"seconds": seconds, "cpu_seconds": seconds * self._executor.threads if spent is None else spent, "images": 0}
-        record["gpu_seconds"] = 3600 * gpu_hours(seconds).get("gpu_hours", 0.0) * self._executor.gpu_share
+        record["gpu_seconds"] = gpu_seconds(seconds) * self._executor.gpu_share
         checkpoint.write_json(run.work_dir / FAILED, record | {"params": None, "macs": None, "validation": None})
 
 
@@ -186,19 +186,18 @@ def perform(run: Run, steps: Steps, gpu_share: float = 1.0) -> None:
     fingerprint = _fingerprint(run, cfg)
     if not (run.work_dir / RESULT).exists():
         if run.kind == "search":
-            # it counts its own processor time, and that of its trials' processes
+            # it counts its own time, and that of its trials' processes
             done = steps.search(cfg)
-            cpu_seconds = 3600 * done.summary["cpu_hours"]
+            summary = done.summary
+            of_cpu, of_gpu = 3600 * summary["cpu_hours"], 3600 * summary.get("gpu_hours", 0.0)
         else:
             with Spent(run.work_dir, fingerprint) as spent:
                 done = steps.train(cfg)
-            cpu_seconds = spent.cpu_seconds
-        summary = done.summary
+            summary = done.summary
+            of_cpu, of_gpu = spent.cpu_seconds, gpu_seconds(summary["seconds"])
         result = {"fingerprint": fingerprint, "seconds": summary["seconds"]}
         result["images"] = images_of(run.work_dir / "history.jsonl", cfg, summary.get("batch_sizes"))
-        result["cpu_seconds"] = cpu_seconds
-        hours = gpu_hours(summary["seconds"]) if run.kind == "train" else summary
-        result["gpu_seconds"] = 3600 * hours.get("gpu_hours", 0.0) * gpu_share
+        result |= {"cpu_seconds": of_cpu, "gpu_seconds": of_gpu * gpu_share}
         if run.kind == "train":
             result |= {"params": summary["derived"]["params"], "macs": summary["derived"]["macs"]}
             result["validation"] = done.score

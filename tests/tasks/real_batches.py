@@ -7,7 +7,16 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from search.engine.data import kept_random_states
+from search.engine.fake_step import need_of
 from tests.tasks.prepared import built
+
+
+def predicted_and_measured(task, cfg, work_dir):
+    """What a step of a config needs, without its images and with them."""
+    predicted = need_of(task.without_images(cfg), task)
+    measured = need_of(task.prepare(cfg, work_dir), RealBatches(), fake=False)
+    assert predicted.parameters == measured.parameters
+    return predicted, measured
 
 
 class RealBatches:

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-import backbones  # noqa: F401 - registers what our_variant builds
 from search.cost.launches import count_launches
 from search.engine.peer_step import PEERS, our_variant
 from tests.devices import DEVICE

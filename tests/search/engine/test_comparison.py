@@ -11,7 +11,7 @@ from rich.console import Console
 from search.engine.comparison import RANDOM, Protocol, compare
 from search.engine.comparison_table import show
 from search.engine.errors import UserError
-from search.engine.spent import gpu_hours
+from search.engine.spent import gpu_hours, gpu_seconds
 from search.engine.trials import Execution, Steps, images_of, perform
 from search.space import Architecture, OneOf, Space, load, save
 
@@ -62,7 +62,9 @@ class Fakes:
         origin = {"strategy": "PC-DARTS", "seed": cfg.seed, "task": cfg.task, "config": SEARCH, "score": 9.0, "commit": None}
         save(folder / "architecture.json", {"backbone": (self.space, found)}, origin)
         batches = {"weights": 32, "architecture": 32}
-        return SimpleNamespace(summary={"seconds": 50.0, "batch_sizes": batches, "cpu_hours": 0.5, **gpu_hours(50.0)})
+        return SimpleNamespace(
+            summary={"seconds": 50.0, "batch_sizes": batches, "cpu_hours": 0.5, **gpu_hours(gpu_seconds(50.0))}
+        )
 
     def train(self, cfg):
         folder = self._work(cfg, ["train"] * cfg.train_cfg.max_epochs)

@@ -16,7 +16,7 @@ from search.registry import DATASETS, MODELS, TASKS
 from search.supernet import ArchParams, Relax, Softmax, building, record
 from tests.search.engine.resident import grows_as_predicted, growth, needs_proc
 from tests.tasks.detection.test_adapter import TINY, config
-from tests.tasks.real_batches import RealBatches
+from tests.tasks.real_batches import predicted_and_measured
 
 SMALL = {
     **TINY,
@@ -148,10 +148,7 @@ def on_scenes(name, **options):
 )
 def test_a_step_on_real_scenes_needs_what_is_predicted_without_them(task, name, tmp_path, monkeypatch):
     monkeypatch.setenv("VISNAS_CACHE", str(tmp_path / "cache"))
-    cfg = on_scenes(name)
-    predicted = need_of(task.without_images(cfg), task)
-    measured = need_of(task.prepare(cfg, tmp_path / "w"), RealBatches(), fake=False)
-    assert predicted.parameters == measured.parameters
+    predicted, measured = predicted_and_measured(task, on_scenes(name), tmp_path / "w")
     assert dict(predicted.kept) == pytest.approx(measured.kept, rel=0.05)
     # picking boxes is left out
     assert predicted.peaks.pop("validation") == pytest.approx(measured.peaks.pop("validation"), rel=0.05, abs=10**6)

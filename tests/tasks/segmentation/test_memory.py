@@ -14,7 +14,7 @@ from search.engine.fake_step import need_of
 from search.registry import DATASETS, MODELS, TASKS
 from search.supernet import ArchParams, Relax, Softmax, building, record
 from tests.search.engine.resident import grows_as_predicted, growth, needs_proc
-from tests.tasks.real_batches import RealBatches
+from tests.tasks.real_batches import predicted_and_measured
 from tests.tasks.segmentation.test_adapter import TINY, config
 
 SMALL = {
@@ -105,10 +105,7 @@ def on_scenes(name, **options):
 )
 def test_a_step_on_real_scenes_needs_what_is_predicted_without_them(task, name, tmp_path, monkeypatch):
     monkeypatch.setenv("VISNAS_CACHE", str(tmp_path / "cache"))
-    cfg = on_scenes(name)
-    predicted = need_of(task.without_images(cfg), task)
-    measured = need_of(task.prepare(cfg, tmp_path / "w"), RealBatches(), fake=False)
-    assert predicted.parameters == measured.parameters
+    predicted, measured = predicted_and_measured(task, on_scenes(name), tmp_path / "w")
     # the indices that mmseg's accuracy sorts by, int64 for each pixel, are freed at once
     indices = 8 * 2 * 32**2
     assert dict(predicted.kept) == pytest.approx({phase: size - indices for phase, size in measured.kept.items()}, rel=0.05)
