@@ -1,10 +1,12 @@
 """Gradients of depthwise convolutions by faster routes than the library's on CPU; the same mathematics.
 
 The library's gradient by the input of a dilated depthwise convolution, and its gradient by the weights of any but the plain
-3x3 one, are many times slower on CPU than its forward (torch 2.14 on an AMD EPYC). So:
+3x3 one, are many times slower on CPU than its forward (torch 2.14 on an AMD EPYC and an Intel Xeon). So:
 - by the input, at stride 1: the forward convolution of the gradient with the kernel turned by 180 degrees;
 - by a 5x5 or 7x7 kernel: those three columns wide that cover it, each on a shifted map (wider ones have no fast code);
-- at dilation 2 and even sizes: the undilated one on the four maps of every other pixel.
+- dilated: the undilated one on maps of every d-th pixel;
+- at a stride that divides the dilation: at stride 1 on the pixels that are read at all;
+- by a 5x5 kernel at stride 2: 3x3 ones on the four maps of every other pixel.
 On other devices the library's own are used.
 """
 
@@ -24,7 +26,13 @@ def by_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int,
     """
     channels, kernel = x.shape[1], weight.shape[2]
     targets = len(weight) // channels
-    if x.device.type != "cpu" or stride != 1 or padding != dilation * (kernel - 1) // 2:
+    ours = x.device.type == "cpu" and padding == dilation * (kernel - 1) // 2
+    if ours and stride > 1 and dilation % stride == 0:
+        by_x = x.new_zeros(x.shape)
+        read = by_x[:, :, ::stride, ::stride]
+        read.copy_(by_input(grad, read, weight, 1, padding // stride, dilation // stride))
+        return by_x
+    if not ours or stride != 1:
         # one convolution with a channel multiplier, whose outputs of a channel follow each other
         grad = grad.view(len(grad), targets, channels, *grad.shape[2:]).transpose(1, 2).reshape(grad.shape)
         weight = weight.view(targets, channels, *weight.shape[1:]).transpose(0, 1).reshape(weight.shape)
@@ -36,36 +44,58 @@ def by_input(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int,
 def by_weight(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
     """Gradient by weight [C, 1, k, k] of F.conv2d(x, weight, groups=C); x [B, C, H, W], grad of the output's shape."""
     kernel = weight.shape[2]
-    if x.device.type != "cpu" or stride != 1 or padding != dilation * (kernel - 1) // 2:
-        return _native(grad, x, weight, stride, (padding, padding), dilation, (False, True))[1]
-    return _by_weight(grad, x, weight, padding, dilation)
+    if x.device.type == "cpu" and padding == dilation * (kernel - 1) // 2:
+        if stride > 1 and dilation % stride == 0:
+            return by_weight(grad, x[:, :, ::stride, ::stride], weight, 1, padding // stride, dilation // stride)
+        if kernel == 5 and (stride, dilation) == (2, 1):
+            return _by_halved(grad, x, weight)
+        if stride == 1 and (kernel in (5, 7) or (kernel == 3 and dilation > 1)):
+            return _by_columns(grad, x, weight, dilation)
+    return _native(grad, x, weight, stride, (padding, padding), dilation, (False, True))[1]
 
 
-def _by_weight(grad: Tensor, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+def _by_columns(grad: Tensor, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """Three columns at a time, at stride 1."""
     kernel = weight.shape[2]
-    if dilation == 2 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0 and kernel > 1:
-        return _by_weight(_phases(grad), _phases(x), weight, padding // 2, 1)
-    if dilation != 1 or kernel not in (5, 7):
-        return _native(grad, x, weight, 1, (padding, padding), dilation, (False, True))[1]
-    part = weight.new_empty(weight.shape[0], 1, kernel, 3)
+    wide = kernel - 3
+    _, moved_x = _apart(x, kernel, dilation, wide // 2, 0)
+    flat, moved_grad = _apart(grad, kernel, dilation, 0, wide)
+    part = weight.new_empty(len(weight), 1, kernel, 3)
     result = torch.empty_like(weight)
-    # maps lower than the kernel have no fast code either
-    below = max(kernel - x.shape[2], 0)
     for first in range(0, kernel - 1, 2):
-        # the part's first column reads this many columns further than one of padding 1 would
-        by = first - padding + 1
-        before, after = max(-by, 0), max(by, 0)
-        wide_x, wide_grad = x, grad
-        if by or below:
-            wide_x, wide_grad = F.pad(x, (before, after, 0, below)), F.pad(grad, (after, before, 0, below))
-        result[..., first : first + 3] = _native(wide_grad, wide_x, part, 1, (padding, 1), 1, (False, True))[1]
+        # `wide` zeros end every row and lead the first: later in memory is further right on the map
+        shifted = flat[wide - first : len(flat) - first].view(moved_grad.shape)
+        result[..., first : first + 3] = _native(shifted, moved_x, part, 1, (kernel // 2, 1), 1, (False, True))[1]
     return result
 
 
-def _phases(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [4 * B, C, H / 2, W / 2]: the pixels of each parity."""
+def _apart(x: Tensor, kernel: int, dilation: int, left: int, lead: int) -> tuple[Tensor, Tensor]:
+    """[B, C, H, W] -> (its memory, [d * d * B, C, H / d, W / d + k - 3]): the map of every d-th pixel from each of d * d first
+    ones, `left` of the k - 3 further columns before it. There are `lead` zeros before its memory's first pixel.
+    """
     b, c, h, w = x.shape
-    return x.view(b, c, h // 2, 2, w // 2, 2).permute(3, 5, 0, 1, 2, 4).reshape(4 * b, c, h // 2, w // 2)
+    if h % dilation or w % dilation:
+        x = F.pad(x, (0, -w % dilation, 0, -h % dilation))
+    h, w = -(-h // dilation), -(-w // dilation)
+    # maps lower than the kernel have no fast code either
+    rows, columns = max(h, kernel), w + kernel - 3
+    flat = x.new_zeros(lead + dilation * dilation * b * c * rows * columns)
+    maps = flat[lead:].view(dilation, dilation, b, c, rows, columns)
+    maps[..., :h, left : left + w] = x.reshape(b, c, h, dilation, w, dilation).permute(3, 5, 0, 1, 2, 4)
+    return flat, maps.view(-1, c, rows, columns)
+
+
+def _by_halved(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """By a 5x5 kernel at stride 2: its rows (columns) 0, 2, 4 read even rows of x, 1 and 3 odd ones."""
+    if x.shape[2] % 2 or x.shape[3] % 2:
+        x = F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+    part = weight.new_empty(len(weight), 1, 3, 3)
+    result = torch.empty_like(weight)
+    for row in range(2):
+        for column in range(2):
+            by_part = _native(grad, x[:, :, row::2, column::2], part, 1, (1, 1), 1, (False, True))[1]
+            result[:, :, row::2, column::2] = by_part[..., : 3 - row, : 3 - column]
+    return result
 
 
 def _native(
