@@ -1,7 +1,7 @@
 """Gradients of depthwise convolutions by faster routes than the library's on CPU; the same mathematics.
 
-The library's gradient by the input of a dilated depthwise convolution, and its gradient by the weights of any but the plain
-3x3 one, are many times slower on CPU than its forward (torch 2.14 on an AMD EPYC and an Intel Xeon). So:
+The library's gradient by the input of a dilated depthwise convolution, and its gradient by the weights of any but undilated
+3x3 ones, are many times slower on CPU than its forward (torch 2.14 on an AMD EPYC and an Intel Xeon). So:
 - by the input, at stride 1: the forward convolution of the gradient with the kernel turned by 180 degrees;
 - by a 5x5 or 7x7 kernel: those three columns wide that cover it, each on a shifted map (wider ones have no fast code);
 - dilated: the undilated one on maps of every d-th pixel;

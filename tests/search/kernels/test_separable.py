@@ -17,7 +17,7 @@ from search.kernels.separable import (
 from tests.devices import on_every_device
 
 pytestmark = on_every_device
-GEOMETRIES = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (3, 3)]
+GEOMETRIES = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2), (3, 3), (3, 4)]
 SIZES = [(8, 8), (7, 5), (2, 6)]
 
 
